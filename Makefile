@@ -1,0 +1,46 @@
+# Each target sets up what it needs in .venv, and again only after pyproject.toml or constraints.txt changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# pyright asks for a newer version of itself otherwise; constraints.txt says which one is used.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: demo test proof bench proto clean
+
+demo: .venv/demo.installed  ## three models, one route: a few minutes from a fresh clone to the first report
+	@$(BIN)/servery demo demo
+
+test: .venv/test.installed  ## every check and every test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/pytest -n auto --maxprocesses 8
+
+proof: .venv/test.installed  ## the tests that take minutes
+	$(BIN)/pytest -m proof
+
+bench: .venv/test.installed  ## Servery beside the least server that could do the same; needs wrk
+	$(BIN)/python benchmarks/bench.py
+
+PROTO := src/servery/wire/proto
+INTO ?= $(PROTO)
+
+proto:  ## compile the gRPC interfaces again; each module gets a descriptor pool of its own
+	$(BIN)/python -m grpc_tools.protoc -I$(PROTO) --python_out=$(INTO) --pyi_out=$(INTO) $(PROTO)/*.proto
+	sed -i 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' $(INTO)/*_pb2.py
+
+clean:  ## forget the environment and the demo
+	rm -rf .venv demo
+
+.venv/demo.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install -c constraints.txt -e '.[examples]'
+	@touch $@
+
+.venv/test.installed: .venv/demo.installed
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install -c constraints.txt --group dev
+	@touch $@

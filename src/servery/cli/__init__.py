@@ -1,0 +1,1 @@
+"""The commands of `servery`, one file per noun."""

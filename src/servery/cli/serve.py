@@ -1,0 +1,117 @@
+"""`servery up`: serve what a manifest declares."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from servery import wiring
+from servery.control.apply import check, next_epoch, publish
+from servery.host.logs import start_logs
+from servery.host.ports import address_of, hold
+from servery.host.settings import DataFolder, FolderTaken
+from servery.host.supervisor import is_loopback, listen
+
+
+def up(
+    manifest: Annotated[Path, typer.Argument(help="The manifest, for instance servery.yaml.")],
+    host: Annotated[str, typer.Option(help="Address to listen on, instead of server.host.")] = "",
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the HTTP face, instead of server.http_port; 0: a free one."),
+    ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the gRPC face, instead of server.grpc_port; 0: a free one."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data folder; default: .servery beside the manifest.")] = None,
+) -> None:
+    """Serve what a manifest declares, until SIGTERM or Ctrl-C; a second one stops at once, with exit code 1."""
+    checked = check(manifest)
+    for problem in checked.problems:
+        typer.echo(str(problem), err=True)
+    if not checked.servable or checked.manifest is None:
+        raise typer.Exit(1)
+    server = checked.manifest.server
+    host = host or server.host
+    if not checked.manifest.tenants and not is_loopback(host):
+        _fail(f"no tenants are declared, so only loopback is served, not {host}; add a tenant with `servery key new`")
+    os.umask(0o077)  # what is written from here on is for its owner only
+    folder = DataFolder(data or manifest.absolute().parent / ".servery")
+    lock = _take(folder)
+    listeners = _listen(
+        host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
+    )
+    try:
+        snapshot = publish(checked.declared, checked.versions, next_epoch(folder), folder)
+    except OSError as error:
+        _fail_on_folder(folder, error)
+    address = _address(listeners.http)
+    also = "" if listeners.grpc is None else f" and gRPC on {address_of(listeners.grpc)}"
+    start_logs("supervisor")
+
+    def said(child: str, word: str) -> None:
+        if child == "worker":
+            _say(f"serving on {address}: {word}")
+
+    _say(f"starting on {address}{also} (records in {folder.path}; process {os.getpid()})")
+    if not asyncio.run(wiring.supervise(folder, lock, snapshot, listeners, said).run()):
+        _fail("stopped at once; what was in flight is cut, and Records that wait in the spool go on at the next start")
+    _say("stopped")
+
+
+def _say(line: str) -> None:
+    """Print a line. Where nobody can read it (a closed pipe, an odd encoding), serving goes on without."""
+    try:
+        typer.echo(line)
+    except (OSError, ValueError):
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 or the interpreter fails to flush the old one at its end
+
+
+def _take(folder: DataFolder) -> int:
+    try:
+        folder.create()
+        return folder.take()
+    except FolderTaken as taken:
+        _fail(str(taken))
+    except OSError as error:
+        _fail_on_folder(folder, error)
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listen(host: str, http_port: int, grpc_port: int | None) -> wiring.Listeners:
+    http = _bind(listen, host, http_port, "--port")
+    return wiring.Listeners(http, None if grpc_port is None else _bind(hold, host, grpc_port, "--grpc-port"))
+
+
+def _bind(bind: Callable[[str, int], socket.socket], host: str, port: int, option: str) -> socket.socket:
+    try:
+        return bind(host, port)
+    except OSError as error:
+        _fail(
+            f"can't listen on {host}:{port}: {error.strerror or error}; stop what uses it, "
+            f"or choose another with {option} (0 takes a free one)"
+        )
+
+
+def _fail_on_folder(folder: DataFolder, error: OSError) -> NoReturn:
+    _fail(
+        f"the data folder {folder.path} can't be used: {error.strerror or error}; "
+        "give this user the right to write there, or another folder with --data"
+    )
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(1)

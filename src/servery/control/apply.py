@@ -1,0 +1,91 @@
+"""Apply: a Manifest that was found good, with its Versions, becomes the Snapshot that workers read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from servery.control.declare import Declared, declare
+from servery.control.resolve import resolve
+from servery.control.validate import validate
+from servery.host.settings import DataFolder
+from servery.terms.change import Problem, Severity, Snapshot, Version
+from servery.terms.manifest import Manifest
+
+
+class SnapshotError(Exception):
+    """A snapshot that isn't there, or can't be read."""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A file that went through declare, resolve and validate; all problems, in the order of their lines."""
+
+    declared: Declared
+    versions: tuple[Version, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return self.declared.manifest
+
+    @property
+    def digest(self) -> str:
+        return self.declared.digest
+
+    @property
+    def servable(self) -> bool:
+        """Whether it may be served: an artifact that can't be read costs its own Model only."""
+        return self.manifest is not None and all(p.severity is Severity.UNAVAILABLE for p in self.problems)
+
+
+def check(path: Path) -> Checked:
+    """All that is wrong with the manifest at `path`, at once. Never raises for what the file holds."""
+    declared = declare(path)
+    versions: tuple[Version, ...] = ()
+    problems = declared.problems
+    if declared.sound is not None:
+        resolved = resolve(declared.sound, path.parent, declared.places)
+        versions = resolved.versions
+        problems = (*problems, *resolved.problems, *validate(declared.sound, versions, declared.places))
+    return Checked(declared, versions, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))))
+
+
+def next_epoch(folder: DataFolder) -> int:
+    """One more than the last published epoch; 1 when there is none that can be read."""
+    try:
+        return read_snapshot(folder.snapshot).epoch + 1
+    except SnapshotError:
+        return 1
+
+
+def publish(declared: Declared, versions: tuple[Version, ...], epoch: int, folder: DataFolder) -> Snapshot:
+    """Write the Snapshot so that a reader sees the old one or the new one, whole, even after a power cut; OSError."""
+    assert declared.manifest is not None, "only a manifest without errors is published"
+    snapshot = Snapshot(epoch, declared.manifest, declared.digest, {version.model: version for version in versions})
+    fresh = folder.snapshot.with_suffix(".new")
+    # Only its owner may read it: it names tenants and the hashes of their keys.
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # a file that was left behind keeps its old mode
+        file.write(msgspec.json.encode(snapshot))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(folder.snapshot)
+    directory = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return snapshot
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """The published Snapshot, or SnapshotError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Snapshot)
+    except OSError as error:
+        raise SnapshotError(f"{path} can't be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"{path} is not a snapshot: {error}") from None

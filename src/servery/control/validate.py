@@ -1,0 +1,218 @@
+"""Validate: does what is declared hold together? All problems at once; pure, given the Versions that were read."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from itertools import pairwise
+
+from servery.control.fits import check_model, check_tiers
+from servery.control.places import Places, at, did_you_mean
+from servery.terms.change import Problem, Version
+from servery.terms.manifest import Manifest, Route, Tier
+from servery.terms.residency import may_flow
+
+
+def validate(manifest: Manifest, versions: tuple[Version, ...], places: Places) -> tuple[Problem, ...]:
+    """What can't hold, each with its place and its fix.
+
+    `manifest` may be what remains of a broken file: a part that was written but is not in it is never called missing.
+    """
+    by_model = {version.model: version for version in versions}
+    problems = [*_names(manifest, places), *_tenants(manifest, places)]
+    for name, model in manifest.models.items():
+        if (version := by_model.get(name)) is not None and version.signature is not None:
+            problems.extend(check_model(name, model, version.signature, places))
+    for name, route in manifest.routes.items():
+        where = at("routes", name)
+        problems.extend(_tiers(manifest, route, where, places))
+        problems.extend(_promises(manifest, route, where, places))
+        problems.extend(_residency(manifest, name, route, places))
+        problems.extend(check_tiers(route, by_model, where, places))
+    return tuple(problems)
+
+
+def _names(manifest: Manifest, places: Places) -> Iterator[Problem]:
+    """Names that callers use must be told apart and survive a URL and a header."""
+    for name in manifest.routes:
+        if name in manifest.models or places.wrote(at("models", name)):
+            message = f"a route and a model are both called {name!r}"
+            yield places.problem(
+                at("routes", name), message, "give one of them another name: callers use both the same way"
+            )
+    for part, names in (("models", manifest.models), ("routes", manifest.routes), ("tenants", manifest.tenants)):
+        for name in names:
+            yield from _name(name, at(part, name), places)
+    for name, route in manifest.routes.items():
+        for index, tier in enumerate(route.tiers):
+            where = at("routes", name, "tiers", index, "name")
+            yield from _name(tier.name, where, places)
+            if "," in tier.name or "=" in tier.name:
+                yield places.problem(
+                    where,
+                    f"the tier name {tier.name!r} holds `,` or `=`, which separate tiers in the reply header servery-tier",
+                    "use letters, digits, `-` and `_`",
+                )
+
+
+def _name(name: str, where: str, places: Places) -> Iterator[Problem]:
+    if name != name.strip():
+        yield places.problem(where, f"the name {name!r} begins or ends with a space", f"write {name.strip()!r}")
+    elif any(part in ("", ".", "..") for part in name.split("/")):
+        message = f"the name {name!r} can't be called: HTTP clients drop empty, `.` and `..` parts of a path"
+        yield places.problem(where, message, "leave them out")
+
+
+def _tiers(manifest: Manifest, route: Route, where: str, places: Places) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    cascade = route.policy.kind == "cascade"
+    for index, tier in enumerate(route.tiers):
+        here = at(where, "tiers", index)
+        if first.setdefault(tier.name, index) != index:
+            message = f"two tiers are called {tier.name!r} (tiers {first[tier.name]} and {index})"
+            yield places.problem(at(here, "name"), message, "give each tier of a route its own name")
+        yield from _points_at(manifest, tier, here, places)
+        if tier.accept is not None and not cascade:
+            message = "`accept` does nothing under the policy `fixed`: its first tier answers every row"
+            yield places.problem(
+                at(here, "accept"), message, "write `policy: {kind: cascade}` in the route, or remove `accept`"
+            )
+        if cascade and index < len(route.tiers) - 1:
+            yield from _can_pass_on(manifest, tier, here, places)
+        if tier.accept is not None and tier.accept.range is not None:
+            yield from _threshold(tier.accept.confidence, tier.accept.range, at(here, "accept"), places)
+    yield from _shares(route, where, places)
+
+
+def _points_at(manifest: Manifest, tier: Tier, here: str, places: Places) -> Iterator[Problem]:
+    if tier.model in manifest.models or places.wrote(at("models", tier.model)):
+        return
+    guess = did_you_mean(tier.model, manifest.models)
+    known = ", ".join(f"`{name}`" for name in manifest.models)
+    fix = f"did you mean `{guess}`?" if guess else f"the models are {known}" if known else "declare it under `models`"
+    yield places.problem(at(here, "model"), f"there is no model {tier.model!r}", fix)
+
+
+def _can_pass_on(manifest: Manifest, tier: Tier, here: str, places: Places) -> Iterator[Problem]:
+    """In a cascade, every tier but the last must be able to say which rows it is sure of."""
+    if tier.accept is None:
+        message = f"the tier {tier.name!r} of a cascade has no `accept`, so no row would reach the next tier"
+        yield places.problem(here, message, "add for instance `accept: {confidence: 0.9}`")
+    model = manifest.models.get(tier.model)
+    if model is not None and model.confidence is None:
+        message = f"the model {tier.model!r} does not say how sure it is, but a cascade goes on by that"
+        fix = f"add for instance `confidence: {{output: probabilities}}` to {at('models', tier.model)}"
+        yield places.problem(at(here, "model"), message, fix)
+
+
+def _threshold(confidence: float, bounds: tuple[float, float], where: str, places: Places) -> Iterator[Problem]:
+    low, high = bounds
+    if low > high:
+        yield places.problem(
+            at(where, "range"), f"the range [{low:g}, {high:g}] is upside down", f"write [{high:g}, {low:g}]"
+        )
+    elif not low <= confidence <= high:
+        message = f"the threshold {confidence:g} lies outside of its range [{low:g}, {high:g}]"
+        yield places.problem(at(where, "range"), message, "widen the range, or move the threshold into it")
+
+
+def _shares(route: Route, where: str, places: Places) -> Iterator[Problem]:
+    bands = [tier.share for tier in route.tiers if tier.share is not None]
+    for index, tier in enumerate(route.tiers):
+        if tier.share is not None and tier.share[0] > tier.share[1]:
+            low, high = tier.share
+            here = at(where, "tiers", index, "share")
+            yield places.problem(here, f"the band [{low:g}, {high:g}] is upside down", f"write [{high:g}, {low:g}]")
+    lows, highs = sum(low for low, _ in bands), sum(high for _, high in bands)
+    slack = 1e-9  # 0.6 + 0.3 + 0.1 is not quite 1
+    if lows > 1 + slack:
+        yield places.problem(
+            at(where, "tiers"), f"the lowest shares add up to {lows:g}, more than 1", "lower some `share`"
+        )
+    elif len(bands) == len(route.tiers) and highs < 1 - slack:
+        yield places.problem(
+            at(where, "tiers"), f"the highest shares add up to {highs:g}, less than 1", "raise some `share`"
+        )
+
+
+def _promises(manifest: Manifest, route: Route, where: str, places: Places) -> Iterator[Problem]:
+    if route.slo is not None:
+        declared = (("p50_ms", route.slo.p50_ms), ("p95_ms", route.slo.p95_ms), ("p99_ms", route.slo.p99_ms))
+        written = [(key, value) for key, value in declared if value is not None]
+        for (low_key, low), (key, value) in pairwise(written):
+            if low > value:
+                message = f"{key} ({value:g}) is below {low_key} ({low:g}), which can't be"
+                yield places.problem(at(where, "slo", key), message, f"write {low:g} or more")
+        for key, value in written:
+            if value > route.deadline_ms:
+                message = f"{key} ({value:g}) is above the deadline of the route ({route.deadline_ms:g} ms)"
+                yield places.problem(at(where, "slo", key), message, "promise less, or raise `deadline_ms`")
+    ceiling = route.ceiling
+    if ceiling is None:
+        return
+    unpriced = sorted(
+        {tier.model for tier in route.tiers if (m := manifest.models.get(tier.model)) and m.price is None}
+    )
+    if unpriced:
+        message = f"a ceiling can't be measured: no price is declared for {', '.join(map(repr, unpriced))}"
+        fix = f"add for instance `price: {{usd_per_hour: 0.05}}` to {at('models', unpriced[0])}"
+        yield places.problem(at(where, "ceiling"), message, fix)
+    mean, most = ceiling.mean_usd_per_million, ceiling.max_usd_per_inference
+    if mean is not None and most is not None and most * 1e6 < mean:
+        message = f"the mean ceiling ({mean:g} dollars per million) is above the most that one may cost ({most * 1e6:g} per million)"
+        yield places.problem(
+            at(where, "ceiling"), message, "lower `mean_usd_per_million`, or raise `max_usd_per_inference`"
+        )
+
+
+def _residency(manifest: Manifest, name: str, route: Route, places: Places) -> Iterator[Problem]:
+    """A route that no tier of may serve some tenant, because of where the models run."""
+    models = [manifest.models.get(tier.model) for tier in route.tiers]
+    if not all(models):
+        return
+    regions = sorted({model.region or manifest.region for model in models if model is not None})
+    for tenant, declared in manifest.tenants.items():
+        if may_flow(declared.regions, manifest.region) and not any(
+            may_flow(declared.regions, region) for region in regions
+        ):
+            message = (
+                f"no tier may serve the tenant {tenant!r}: its data may flow to {', '.join(declared.regions)}, "
+                f"and the tiers run in {', '.join(regions)}"
+            )
+            fix = f"add a tier in one of its regions, or a region to {at('tenants', tenant, 'regions')}"
+            yield places.problem(at("routes", name), message, fix)
+
+
+def _tenants(manifest: Manifest, places: Places) -> Iterator[Problem]:
+    hashes: dict[str, str] = {}
+    for name, tenant in manifest.tenants.items():
+        ids: set[str] = set()
+        for index, key in enumerate(tenant.keys):
+            where = at("tenants", name, "keys", index)
+            if key.id in ids:
+                message = f"two keys of the tenant {name!r} are called {key.id!r}"
+                yield places.problem(at(where, "id"), message, "give each key its own id: Records name it")
+            ids.add(key.id)
+            if (owner := hashes.setdefault(key.sha256, where)) != where:
+                message = f"this is the same key as {owner}, so its caller could not be told"
+                yield places.problem(at(where, "sha256"), message, f"make another with `servery key new {name}`")
+        if not may_flow(tenant.regions, manifest.region):
+            message = (
+                f"the data of the tenant {name!r} may flow to {', '.join(tenant.regions)}, "
+                f"but its requests would pass through this Servery in {manifest.region!r}, and its Records rest there"
+            )
+            fix = f"write where this Servery runs, for instance `region: {tenant.regions[0]}`, or add the region here"
+            yield places.problem(at("tenants", name, "regions"), message, fix)
+    if not manifest.tenants and not places.wrote_in("tenants") and not _loopback(manifest.server.host):
+        message = f"{manifest.server.host!r} can be reached from other machines, and no tenants are declared"
+        fix = "declare a tenant with the lines of `servery key new NAME`, or write `host: 127.0.0.1`"
+        yield places.problem(at("server", "host"), message, fix)
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name may mean any address
+        return False

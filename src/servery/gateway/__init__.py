@@ -1,0 +1,1 @@
+"""The path of a request: receive, identify, admit, choose, execute, record."""

@@ -1,0 +1,195 @@
+"""Execute: perform what routing.next returns, call it again, and join the rows in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from servery.gateway.admit import Left
+from servery.gateway.receive import Ask
+from servery.gateway.table import Entry, Job, TierEntry
+from servery.gateway.trail import Made, Trail
+from servery.host.clock import Clock
+from servery.routing import next as routing
+from servery.routing.confidence import confidences
+from servery.routing.next import Decision, Facts, Refuse, Rows, Settle, Tried, Try
+from servery.terms.reasons import Reason, Refusal
+from servery.terms.request import Answer, Array, Called, Request, Tensor, by_count
+
+log = logging.getLogger("servery.gateway")
+
+# Failures that the log explains; the others say themselves why.
+_BY_THE_MODEL = {Reason.MODEL_FAILED, Reason.WRONG_ANSWER}
+
+_BY_WORD = {reason.word: reason for reason in Reason}
+
+
+async def execute(
+    request: Request, entry: Entry, facts: Facts, decision: Decision, trail: Trail, clock: Clock, ask: Ask
+) -> Answer:
+    """The Answer for all rows. Raises Refusal when routing gives up, and Left when the caller does."""
+    tried: list[Tried] = []
+    wanted = [output.name for output in request.inference.wanted] if request.inference.wanted else None
+    while isinstance(decision, Try):
+        tier = entry.tiers[decision.step]
+        rows, feeds, fetch = request.rows, request.feeds, tier.fetch_all
+        if decision.rows is not None:
+            rows, feeds = len(decision.rows), _only(feeds, entry, decision.rows)
+        if wanted:
+            fetch = [*wanted, *(name for name in tier.judged if name not in wanted)]
+        target = tier.target
+        if target.inline(rows):
+            called, left = target.call(fetch, feeds, rows), False
+        else:
+            wait_ns = request.deadline_ns - clock.steady_ns()
+            called, left = await _call_elsewhere(decision, tier, fetch, feeds, rows, wait_ns, trail, ask)
+        called, sure = _judge(decision, entry, tier, fetch, rows, called)
+        trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left))
+        if left:
+            raise Left
+        if called.failure == Reason.INVALID_REQUEST.word:  # what was sent would fail in every tier
+            raise Refusal(Reason.INVALID_REQUEST, called.message)
+        failure = _BY_WORD[called.failure] if called.failure else None
+        if failure in _BY_THE_MODEL:
+            log.warning("record %s: %s: %s: %s", request.id.hex(), target.version.model, failure.word, called.message)
+        tried.append(Tried(decision.step, decision.rows, failure, sure))
+        decision = routing.next(entry.plan, tried, facts, clock.steady_ns())
+    if isinstance(decision, Refuse):
+        raise _refusal(decision.reason, entry, request)
+    trail.settled = decision
+    return _answer(request, entry, trail, decision, wanted or entry.output_names)
+
+
+def _only(feeds: dict[str, Array], entry: Entry, rows: Rows) -> dict[str, Array]:
+    index = list(rows)
+    return {
+        name: array[index] if entry.inputs[name].shape[:1] == (-1,) else array  # rows are copied only where they differ
+        for name, array in feeds.items()
+    }
+
+
+async def _call_elsewhere(
+    decision: Try,
+    tier: TierEntry,
+    fetch: Sequence[str],
+    feeds: dict[str, Array],
+    rows: int,
+    wait_ns: int,
+    trail: Trail,
+    ask: Ask,
+) -> tuple[Called, bool]:
+    """What a call off the event loop gave, or what to book for giving it up; and whether the caller has left.
+
+    A cancelled one is booked on the trail here: nobody else will know what it cost.
+    """
+    target = tier.target
+    refusal = target.refusal
+    if refusal is not None:
+        return Called({}, 0, refusal.word, target.unready), False
+    job: Job | None = target.submit(fetch, feeds, rows)
+    if job is None:
+        return Called({}, 0, Reason.NO_ROOM.word, "its queue is full"), False
+    gone = asyncio.ensure_future(ask.left())
+    try:
+        await asyncio.wait((job.future, gone), timeout=max(wait_ns / 1e9, 0), return_when=asyncio.FIRST_COMPLETED)
+        if job.future.done():
+            return job.future.result(), False
+        return target.give_up(job), gone.done()
+    except asyncio.CancelledError:
+        called = job.future.result() if job.future.done() else target.give_up(job)
+        trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left=True))
+        raise
+    finally:
+        gone.cancel()
+
+
+def _judge(
+    decision: Try, entry: Entry, tier: TierEntry, fetch: Sequence[str], rows: int, called: Called
+) -> tuple[Called, Sequence[float] | None]:
+    """What was called, a wrong answer turned into a failure; and how sure it was of each row, where that is asked."""
+    if called.failure:
+        return called, None
+    outputs = called.outputs
+    for name in fetch:
+        if name not in outputs:
+            return _wrong(called, f"it gave no output '{name}'"), None
+    for name in entry.by_row:
+        if name in outputs and outputs[name].shape[:1] != (rows,):
+            return _wrong(called, f"it gave '{name}' in shape {outputs[name].shape} for {rows} rows"), None
+    if tier.confidence is None or entry.plan.steps[decision.step].accept is None:
+        return called, None
+    output = outputs[tier.confidence.output]
+    sure = confidences(output, tier.confidence, rows)
+    if sure is None:
+        message = f"'{tier.confidence.output}' in shape {output.shape} doesn't say how sure it is of {rows} rows"
+        return _wrong(called, message), None
+    return called, sure
+
+
+def _wrong(called: Called, message: str) -> Called:
+    return Called({}, called.busy_ns, Reason.WRONG_ANSWER.word, message)
+
+
+def _answer(request: Request, entry: Entry, trail: Trail, settled: Settle, names: Sequence[str]) -> Answer:
+    rows, by_row = request.rows, settled.by_row
+    degraded = settled.degraded.word if settled.degraded else ""
+    datatypes = entry.datatypes
+    if by_row is None:
+        made = trail.made[-1]
+        outputs = made.called.outputs
+        tensors = [Tensor(name, datatypes[name], outputs[name]) for name in names]
+        counts = [(made.tier, rows)]
+    else:
+        tensors = [Tensor(name, datatypes[name], _join(name, entry, trail, by_row)) for name in names]
+        counts = [(trail.made[at].tier, by_row.count(at)) for at in dict.fromkeys(by_row)]
+    if rows == 1:
+        tier = counts[0][0]
+        return Answer(tensors, tier.name, tier.model, tier.version, degraded)
+    return Answer(
+        tensors,
+        by_count((tier.name, count) for tier, count in counts),
+        by_count((tier.model, count) for tier, count in counts),
+        by_count((tier.version, count) for tier, count in counts),
+        degraded,
+    )
+
+
+def _join(name: str, entry: Entry, trail: Trail, by_row: Rows) -> Array:
+    """One output over all rows in order, each from the Attempt whose answer stands."""
+    owners = np.asarray(by_row)
+    joined: Array | None = None
+    for at in dict.fromkeys(by_row):
+        made = trail.made[at]
+        part = made.called.outputs[name]
+        rows = np.flatnonzero(owners == at)
+        if len(rows) == len(by_row) and made.sent is None:
+            return part
+        if joined is None:
+            joined = np.empty((len(by_row), *part.shape[1:]), part.dtype)
+        if part.shape[1:] != joined.shape[1:]:
+            raise Refusal(Reason.WRONG_ANSWER, f"tiers of '{entry.name}' gave output '{name}' in different shapes")
+        joined[rows] = part[rows if made.sent is None else np.searchsorted(made.sent, rows)]
+    assert joined is not None
+    return joined
+
+
+def _refusal(reason: Reason, entry: Entry, request: Request) -> Refusal:
+    where = f"the log has the error under record {request.id.hex()}"
+    match reason:
+        case Reason.DEADLINE_EXCEEDED:
+            allowed_ms = (request.deadline_ns - request.started_ns) / 1e6
+            message = f"no answer from '{entry.name}' within {allowed_ms:g} ms; ask for more time or for fewer rows"
+        case Reason.NO_CANDIDATE:
+            message = f"no tier of '{entry.name}' runs in a region that this tenant's data may flow to"
+        case Reason.NO_ROOM:
+            message = f"the models of '{entry.name}' have full queues"
+        case Reason.WARMING | Reason.MODEL_UNAVAILABLE:
+            message = f"'{entry.name}' can't answer: {entry.unready}"
+        case Reason.WRONG_ANSWER:
+            message = f"the model behind '{entry.name}' gave an answer of the wrong form; {where}"
+        case _:
+            message = f"the model behind '{entry.name}' failed; {where}"
+    return Refusal(reason, message)

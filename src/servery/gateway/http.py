@@ -1,0 +1,338 @@
+"""The HTTP face: bytes in, Asks for the pipeline, the Open Inference Protocol's bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+from collections.abc import Awaitable, Callable, Container
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from servery import __version__
+from servery.gateway.admit import Left
+from servery.gateway.body import Inflow, Message, Receive
+from servery.gateway.feedback import take_feedback
+from servery.gateway.identify import presented_key
+from servery.gateway.pipeline import Pipeline, Reply, cut_short, find_entry
+from servery.gateway.receive import stated_timeout_ns
+from servery.gateway.table import Entry
+from servery.host.asgi import Gone, Headers, Response
+from servery.terms.reasons import Reason, Refusal
+from servery.terms.request import Answer, Inference
+from servery.wire import oip
+from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
+
+Send = Callable[[Message], Awaitable[None]]
+HeaderMap = dict[bytes, bytes]
+
+EXTENSIONS = ("binary_tensor_data",)
+_JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b"
+_ANSWER_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b%b"
+_BINARY_HEAD = (
+    b"content-type: application/octet-stream\r\ncontent-length: %d\r\ninference-header-content-length: %d\r\n%b%b"
+)
+_CLOSE = b"connection: close\r\n"
+_KEPT = 1024
+_PLAIN_BYTES = 1024  # a body of this size may stay unread without closing the connection
+
+
+class HttpAsk:
+    """An infer request as HTTP carries it; `chunks` is the reply's body once it is encoded.
+
+    `fetch` gets a body that isn't here yet. `long`: if that stays unread, the connection can't be used again.
+    """
+
+    __slots__ = (
+        "_body",
+        "_encoding",
+        "_fetch",
+        "_gone",
+        "_header_length",
+        "_timeout",
+        "called",
+        "chunks",
+        "echo",
+        "here",
+        "json_length",
+        "long",
+        "request_id",
+        "traceparent",
+        "version",
+    )
+
+    def __init__(
+        self,
+        called: str,
+        version: str,
+        fields: HeaderMap,
+        body: bytes,
+        gone: Gone,
+        fetch: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
+        get = fields.get
+        self.called = called
+        self.version = version
+        self.request_id = self.traceparent = ""
+        self.echo = b""
+        if b"x-request-id" in fields or b"traceparent" in fields:
+            self.request_id = get(b"x-request-id", b"").decode("latin-1")
+            self.traceparent = get(b"traceparent", b"").decode("latin-1")
+            self.echo = _echo(fields)
+        self.here = fetch is None
+        self.long = fetch is not None and _may_be_unread(fields)
+        self.chunks: list[oip.Chunk] = []
+        self.json_length = 0
+        self._header_length = get(b"inference-header-content-length")
+        self._timeout = get(b"servery-timeout-ms")
+        self._encoding = get(b"content-encoding")
+        self._body = body
+        self._gone = gone
+        self._fetch = fetch
+
+    @property
+    def timeout_ns(self) -> int:
+        return 0 if self._timeout is None else stated_timeout_ns(self._timeout)
+
+    async def arrive(self) -> None:
+        if self._fetch is not None:
+            self._body = await self._fetch()
+            self.here = True
+
+    def decode(self) -> Inference:
+        if self._encoding is not None:
+            _check_encoding(self._encoding)
+        return oip.decode_infer(self._body, self._header_length)
+
+    def encode(self, entry: Entry, inference: Inference, answer: Answer) -> None:
+        version = entry.versions[0] if entry.versions else ""
+        self.chunks, self.json_length = oip.encode_infer(entry.name, version, inference, answer)
+
+    async def left(self) -> None:
+        await self._gone()
+
+
+class HttpFace:
+    """The HTTP face of one Pipeline: an ASGI app, and `quick` for infer calls whose body has arrived whole."""
+
+    def __init__(self, pipeline: Pipeline, inflow: Inflow, unready: Callable[[], list[str]]) -> None:
+        self._pipeline = pipeline
+        self._inflow = inflow
+        self._unready = unready
+        self._kept: dict[tuple[str, str, str, str], bytes] = {}
+
+    def error(self, message: str) -> bytes:
+        return oip.encode_error(message)
+
+    def quick_urls(self) -> Container[bytes]:
+        """Infer calls that need no more parsing than a look at the Table."""
+        return self._pipeline.table.infer_paths
+
+    async def quick(self, url: bytes, headers: Headers, body: bytes, gone: Gone) -> Response | None:
+        """Answer an infer call; None when the caller has left."""
+        fields: HeaderMap = dict(headers)
+        try:
+            entry = self._pipeline.table.infer_paths.get(url)
+            if entry is None:  # the Table was swapped while the body arrived
+                raise Refusal(Reason.NOT_FOUND, "this route or model was just removed")
+            caller = self._pipeline.identify(_key(fields))
+            ask = HttpAsk(entry.name, "", fields, body, gone)
+            return self._response(ask, await self._pipeline.answer(caller, ask))
+        except Refusal as refusal:
+            return _refused(refusal, _echo(fields))
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        fields: HeaderMap = dict(scope["headers"])
+
+        async def gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        try:
+            response = await self._route(scope, fields, receive, gone)
+        except Left:
+            self._pipeline.unrecorded.count("left")
+            return
+        except asyncio.CancelledError:
+            if not self._pipeline.draining:
+                raise
+            response = _refused(cut_short(), _echo(fields) + _CLOSE)
+        except Refusal as refusal:
+            response = _refused(refusal, _echo(fields) + (_CLOSE if _may_be_unread(fields) else b""))
+        if response is None:
+            return
+        headers = [tuple(line.split(b": ", 1)) for line in response.head.split(b"\r\n")[:-1]]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        last = len(response.chunks) - 1
+        for at, chunk in enumerate(response.chunks):
+            await send({"type": "http.response.body", "body": chunk, "more_body": at != last})
+
+    async def _route(self, scope: Any, fields: HeaderMap, receive: Receive, gone: Gone) -> Response | None:
+        method, path = scope["method"], _segments(scope["raw_path"])
+        match path:
+            case ["v2", "health", "live"]:
+                _allow(method, "GET")
+                return _json(200, b'{"live":true}', _echo(fields))
+            case ["v2", "health", "ready"]:
+                _allow(method, "GET")
+                return self._ready(fields)
+            case ["v2"]:
+                _allow(method, "GET")
+                self._pipeline.identify(_key(fields))
+                body = oip.encode(oip.ServerMetadata("servery", __version__, EXTENSIONS))
+                return _json(200, body, _echo(fields))
+            case ["v2", "models", _, *_]:
+                return await self._model(method, path[2:], fields, receive, gone)
+            case ["servery", "v1", "feedback"]:
+                _allow(method, "POST")
+                caller = self._pipeline.identify(_key(fields))
+                accepted = take_feedback(self._pipeline, caller, await self._body(fields, receive))
+                return _json(202, msgspec.json.encode(accepted), _echo(fields))
+            case _:
+                raise Refusal(Reason.NOT_FOUND, f"there is nothing at {scope['path'][:128]}; the API begins at /v2")
+
+    async def _model(
+        self, method: str, parts: list[str], fields: HeaderMap, receive: Receive, gone: Gone
+    ) -> Response | None:
+        called, version, verb = _named(parts)
+        if verb == "infer":
+            _allow(method, "POST")
+            caller = self._pipeline.identify(_key(fields))
+            ask = HttpAsk(called, version, fields, b"", gone, functools.partial(self._body, fields, receive))
+            return self._response(ask, await self._pipeline.answer(caller, ask))
+        _allow(method, "GET")
+        self._pipeline.identify(_key(fields))
+        entry = find_entry(self._pipeline.table, called, version)
+        unready = entry.unready
+        if verb == "ready":
+            body = oip.encode(oip.Readiness(not unready, called, (unready,) if unready else ()))
+            return _json(503 if unready else 200, body, _echo(fields))
+        if unready and not entry.signature.inputs:
+            raise Refusal(entry.refusal, f"'{called}' can't answer: {unready}")
+        return _json(200, oip.encode_model_metadata(called, entry.signature, entry.versions), _echo(fields))
+
+    def _response(self, ask: HttpAsk, reply: Reply) -> Response | None:
+        """What goes on the wire for a Reply; None when the caller has left."""
+        answer = reply.answer
+        record_id = b"servery-record-id: %b\r\n" % reply.record_id.hex().encode()
+        if answer is None:
+            unread = _CLOSE if not ask.here and ask.long else b""
+            return None if reply.refusal is None else _refused(reply.refusal, record_id + ask.echo + unread)
+        chunks = ask.chunks
+        size = len(chunks[0]) if len(chunks) == 1 else sum([len(chunk) for chunk in chunks])
+        who = self._answered_by(ask.called, answer)
+        if not ask.json_length:
+            head = _ANSWER_HEAD % (size, record_id, who)
+        else:
+            head = _BINARY_HEAD % (size, ask.json_length, record_id, who)
+        if answer.degraded:
+            head += b"servery-degraded: %b\r\n" % answer.degraded.encode()
+        return Response(200, head + ask.echo, chunks)
+
+    def _answered_by(self, called: str, answer: Answer) -> bytes:
+        """The head lines that say who answered; the same for most replies, so they are kept (within a bound)."""
+        key = (called, answer.tiers, answer.models, answer.versions)
+        lines = self._kept.get(key)
+        if lines is None:
+            route, tier, model, version = (text.encode() for text in key)
+            lines = (b"servery-route: %b\r\nservery-tier: %b\r\nservery-model: %b\r\nservery-version: %b\r\n") % (
+                route,
+                tier,
+                model,
+                version,
+            )
+            if len(self._kept) < _KEPT:
+                self._kept[key] = lines
+        return lines
+
+    def _ready(self, fields: HeaderMap) -> Response:
+        """The status is for everybody; the reasons name models, so they are for known callers."""
+        reasons = self._unready()
+        shown: tuple[str, ...] = ()
+        if reasons and self._is_known(fields):
+            shown = tuple(reasons)
+        return _json(503 if reasons else 200, oip.encode(oip.Readiness(not reasons, reasons=shown)), _echo(fields))
+
+    def _is_known(self, fields: HeaderMap) -> bool:
+        key = _key(fields)
+        keyring = self._pipeline.table.keyring
+        return keyring.open or (key is not None and keyring.find(key) is not None)
+
+    async def _body(self, fields: HeaderMap, receive: Receive) -> bytes:
+        if b"content-length" in fields:
+            self._inflow.check_length(fields[b"content-length"])
+        if b"content-encoding" in fields:
+            _check_encoding(fields[b"content-encoding"])
+        return await self._inflow.body(receive)
+
+
+def _check_encoding(encoding: bytes) -> None:
+    if encoding.lower() != b"identity":
+        raise Refusal(
+            Reason.UNSUPPORTED_ENCODING,
+            f"Content-Encoding '{encoding.decode('latin-1')[:32]}' is not understood; send the body as it is",
+        )
+
+
+def _key(fields: HeaderMap) -> bytes | None:
+    return presented_key(fields.get(b"authorization"), fields.get(b"x-api-key"))
+
+
+def _echo(fields: HeaderMap) -> bytes:
+    """Head lines that say back what the caller named its request."""
+    lines = b""
+    if b"x-request-id" in fields:
+        lines += b"x-request-id: %b\r\n" % fields[b"x-request-id"]
+    if b"traceparent" in fields:
+        lines += b"traceparent: %b\r\n" % fields[b"traceparent"]
+    return lines
+
+
+def _segments(raw_path: bytes) -> list[str]:
+    """The parts of a path, each decoded by itself: a name may hold an escaped slash. One slash may trail."""
+    path = raw_path.decode("latin-1").removeprefix("/").removesuffix("/")
+    return [unquote(part) for part in path.split("/")]
+
+
+def _named(parts: list[str]) -> tuple[str, str, str]:
+    """(name, version or "", "infer", "ready" or "") of what follows /v2/models/: some clients leave a name's slash as it is."""
+    verb = parts[-1] if len(parts) > 1 and parts[-1] in ("infer", "ready") else ""
+    parts = parts[:-1] if verb else parts
+    if len(parts) > 2 and parts[-2] == "versions":
+        return "/".join(parts[:-2]), parts[-1], verb
+    return "/".join(parts), "", verb
+
+
+def _allow(method: str, allowed: str) -> None:
+    if method != allowed:
+        raise MethodRefusal(method, allowed)
+
+
+class MethodRefusal(Refusal):
+    """A path that exists, with a method that it doesn't have."""
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(Reason.METHOD_NOT_ALLOWED, f"{method} is not possible here; use {allowed}")
+        self.allowed = allowed
+
+
+def _may_be_unread(fields: HeaderMap) -> bool:
+    """Whether a body may be on its way that nobody will read: then the connection can't be used again."""
+    length = fields.get(b"content-length", b"0")
+    return b"transfer-encoding" in fields or len(length) > 9 or int(length) > _PLAIN_BYTES
+
+
+def _json(status: int, body: bytes, lines: bytes, retry_after_s: float | None = None) -> Response:
+    if status in RETRY_AFTER_S:
+        lines += b"retry-after: %d\r\n" % math.ceil(retry_after_s or RETRY_AFTER_S[status])
+    return Response(status, _JSON_HEAD % (len(body), lines), [body])
+
+
+def _refused(refusal: Refusal, lines: bytes) -> Response:
+    if refusal.reason is Reason.UNAUTHENTICATED:
+        lines += b"www-authenticate: Bearer\r\n"
+    if isinstance(refusal, MethodRefusal):
+        lines += b"allow: %b\r\n" % refusal.allowed.encode()
+    return _json(HTTP_STATUS[refusal.reason], oip.encode_error(refusal.message), lines, refusal.retry_after_s)

@@ -1,0 +1,165 @@
+"""The path of a request: receive → identify → admit → choose → execute → record. No face, no protocol, no ASGI.
+
+The key is checked and the turn is given before the body is decoded: strangers and callers over their limit cost
+no parsing. So `receive` is split: a face takes bytes off its socket first, and they are decoded under the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+import msgspec
+
+from servery.gateway.admit import Left, Turns, check_limits, leave, take_turn
+from servery.gateway.choose import choose
+from servery.gateway.execute import execute
+from servery.gateway.identify import identify
+from servery.gateway.receive import Ask, receive
+from servery.gateway.record import close, new_record_id, outcome_of
+from servery.gateway.table import Entry, Table, Tenancy
+from servery.gateway.trail import Trail
+from servery.gateway.unrecorded import Unrecorded
+from servery.host.clock import Clock, Dice
+from servery.quota.admission import Gate
+from servery.terms.reasons import Reason, Refusal
+from servery.terms.record import AnyLine, Outcome
+from servery.terms.request import Answer, Caller
+
+log = logging.getLogger("servery.gateway")
+
+
+class Lines(Protocol):
+    """Where Records go."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the manifest wants requests refused, because there is no room for their Records."""
+        ...
+
+    @property
+    def room(self) -> bool:
+        """Whether a line that can't be folded, such as Feedback, would be kept."""
+        ...
+
+    def append(self, line: AnyLine) -> None: ...
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """How a Request ended: with an answer, with a refusal, or with neither when the caller had left."""
+
+    record_id: bytes
+    entry: Entry | None = None
+    answer: Answer | None = None
+    refusal: Refusal | None = None
+
+
+class Pipeline:
+    """One worker's path of a request. `table` is swapped in one assignment."""
+
+    def __init__(self, table: Table, lines: Lines, clock: Clock, dice: Dice) -> None:
+        self.table = table
+        self.draining = False
+        self.unrecorded = Unrecorded()
+        server = table.manifest.server
+        self.turns: Turns = Gate(server.concurrency_per_worker, server.queue_per_worker)
+        self.lines = lines
+        self.clock = clock
+        self.dice = dice
+
+    def identify(self, key: bytes | None) -> Caller:
+        """Who asks; a Refusal here is counted, not recorded."""
+        try:
+            return identify(self.table.keyring, key)
+        except Refusal as refusal:
+            self.unrecorded.count(refusal.reason.word)
+            raise
+
+    async def answer(self, caller: Caller, ask: Ask) -> Reply:
+        """Answer one Request, and leave exactly one Record of it, whatever happens."""
+        table, clock = self.table, self.clock
+        at_ns = clock.wall_ns()
+        record_id = new_record_id(caller.seal, at_ns, self.dice.bits(16))
+        trail = Trail(record_id, caller, ask.called, at_ns, clock.steady_ns())
+        trail.request_id, trail.traceparent = ask.request_id, ask.traceparent
+        outcome, reason = Outcome.ABANDONED, ""
+        try:
+            entry = self._find(table, ask)
+            answer = await self._under_a_turn(table.tenancies[caller.tenant], entry, ask, trail)
+            outcome = Outcome.SERVED
+            return Reply(record_id, entry, answer)
+        except Refusal as refusal:
+            outcome, reason = outcome_of(refusal.reason), refusal.reason.word
+            return Reply(record_id, refusal=refusal)
+        except Left:
+            return Reply(record_id)
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            outcome, reason = (
+                Outcome.FAILED,
+                Reason.DRAINING.word,
+            )  # the drain's limit has passed, or a second signal came
+            return Reply(record_id, refusal=cut_short())
+        except Exception:
+            outcome, reason = Outcome.FAILED, Reason.BUG.word
+            log.exception("record %s: a bug of ours", record_id.hex())
+            message = f"an error of ours; the log has it under record {record_id.hex()}"
+            return Reply(record_id, refusal=Refusal(Reason.BUG, message))
+        finally:
+            self.lines.append(close(trail, outcome, reason, clock.steady_ns(), table.manifest.region))
+
+    def _find(self, table: Table, ask: Ask) -> Entry:
+        if self.draining:
+            raise Refusal(Reason.DRAINING, "this worker is stopping; ask again on a new connection")
+        if self.lines.full:
+            raise Refusal(Reason.RECORDS_FULL, "there is no room for Records, and records.when_full is refuse")
+        return find_entry(table, ask.called, ask.version)
+
+    async def _under_a_turn(self, tenancy: Tenancy, entry: Entry, ask: Ask, trail: Trail) -> Answer:
+        check_limits(tenancy, trail.started_ns)
+        tenancy.inside += 1
+        try:
+            if not ask.here:
+                await ask.arrive()
+            if not self.turns.enter():
+                allowed_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
+                await take_turn(self.turns, ask, (trail.started_ns + allowed_ns - self.clock.steady_ns()) / 1e9)
+            try:
+                request = receive(ask, entry, trail)
+                facts, decision = choose(request, entry, self.clock.steady_ns())
+                answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
+                ask.encode(entry, request.inference, answer)
+                return answer
+            finally:
+                leave(self.turns)
+        finally:
+            tenancy.inside -= 1
+
+
+def cut_short() -> Refusal:
+    """What a caller is told whose request was under way when this worker could wait no longer."""
+    return Refusal(
+        Reason.DRAINING, "this worker had to stop before the answer was ready; ask again on a new connection"
+    )
+
+
+def find_entry(table: Table, called: str, version: str) -> Entry:
+    """The Route or Model that is called; a Route has no versions."""
+    entry = table.entries.get(called)
+    if entry is None:
+        if called in table.manifest.models:
+            raise Refusal(Reason.NOT_FOUND, f"the model '{called}' is not exposed; call one of {_names(table)}")
+        raise Refusal(Reason.NOT_FOUND, f"no route or model is called '{called[:128]}'; there is {_names(table)}")
+    if version and not entry.versions:
+        raise Refusal(Reason.NOT_FOUND, f"'{called}' is a route, and routes have no versions; leave /versions/… out")
+    if version and version not in entry.versions:
+        raise Refusal(
+            Reason.NOT_FOUND, f"'{called}' has no version '{version[:64]}'; it has {', '.join(entry.versions)}"
+        )
+    return entry
+
+
+def _names(table: Table) -> str:
+    return ", ".join(f"'{name}'" for name in list(table.entries)[:20]) or "none"

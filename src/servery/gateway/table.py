@@ -1,0 +1,238 @@
+"""The Table: what a worker compiles from a Snapshot, once, so that the request path builds nothing it could have had."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from servery.identity.keys import LOCAL_TENANT, Keyring
+from servery.quota.buckets import SlidingMinute
+from servery.routing.next import Kind, Plan, Step
+from servery.terms.change import Snapshot, Version
+from servery.terms.manifest import DEADLINE_MS, Confidence, Limits, Manifest, Model, Route
+from servery.terms.reasons import Reason
+from servery.terms.request import Array, Called
+from servery.terms.residency import may_flow
+from servery.terms.tensors import Signature, TensorSpec
+
+
+class Job(Protocol):
+    """A call under way off the event loop."""
+
+    @property
+    def future(self) -> asyncio.Future[Called]: ...
+
+
+class Target(Protocol):
+    """What the gateway needs of a way to call a Version."""
+
+    @property
+    def version(self) -> Version: ...
+    @property
+    def unready(self) -> str: ...
+    @property
+    def refusal(self) -> Reason | None: ...
+    @property
+    def pico_per_hour(self) -> int: ...
+    def inline(self, rows: int) -> bool: ...
+    def call(self, fetch: Sequence[str], feeds: dict[str, Array], rows: int) -> Called: ...
+    def submit(self, fetch: Sequence[str], feeds: dict[str, Array], rows: int) -> Job | None: ...
+    def give_up(self, job: Any) -> Called: ...
+
+
+class TierEntry(msgspec.Struct, frozen=True):
+    """A Tier ready to be called. `judged` are the outputs that the policy and the Record need besides the caller's."""
+
+    name: str
+    target: Target
+    confidence: Confidence | None
+    prediction: str
+    judged: tuple[str, ...]
+    model: str
+    version: str  # as callers see it
+    fetch_all: list[str] = []
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A public name: a Route, or a Model that may be called directly (then it has versions)."""
+
+    name: str
+    plan: Plan
+    tiers: tuple[TierEntry, ...]
+    signature: Signature
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    deadline_ns: int
+    output_names: tuple[str, ...]
+    datatypes: dict[str, str]  # of outputs
+    by_row: tuple[str, ...]  # outputs whose first dimension counts rows
+    versions: tuple[str, ...] = ()
+    closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
+
+    @property
+    def unready(self) -> str:
+        """Why no tier can answer ("" when one can)."""
+        if any(tier.target.refusal is None for tier in self.tiers):
+            return ""
+        return "; ".join(f"{tier.target.version.model}: {tier.target.unready}" for tier in self.tiers)
+
+    @property
+    def refusal(self) -> Reason:
+        """WARMING while a tier may still become ready, else MODEL_UNAVAILABLE."""
+        warming = any(tier.target.refusal is Reason.WARMING for tier in self.tiers)
+        return Reason.WARMING if warming else Reason.MODEL_UNAVAILABLE
+
+
+class Tenancy:
+    """What a tenant uses now. Owned by the worker by tenant, so it outlives Tables."""
+
+    __slots__ = ("at_once", "inside", "minute")
+
+    def __init__(self, limits: Limits) -> None:
+        self.minute = SlidingMinute(limits.requests_per_minute) if limits.requests_per_minute else None
+        self.at_once = limits.concurrency_per_worker
+        self.inside = 0
+
+
+class Table(msgspec.Struct, frozen=True):
+    """One worker's view of a Snapshot; swapped in one assignment."""
+
+    epoch: int
+    manifest: Manifest
+    keyring: Keyring
+    entries: dict[str, Entry]
+    tenancies: dict[str, Tenancy]
+    targets: tuple[Target, ...]
+    infer_paths: dict[bytes, Entry]  # raw path → Entry, for the calls that need no parsing
+
+    def unready(self) -> list[str]:
+        """Why this worker can't keep its promises now; empty when every Route has an answer.
+
+        Without routes: when nothing is loading any more, and some Model has an answer. A Model that can't be loaded
+        costs its Route only the tier, and nobody else anything, so it doesn't make the worker unready by itself.
+        """
+        if not self.entries:
+            return ["no models are declared"]
+        names = self.manifest.routes or self.entries
+        unready = [name for name in names if self.entries[name].unready]
+        if not self.manifest.routes and len(unready) < len(names):
+            unready = [name for name in unready if self.entries[name].refusal is Reason.WARMING]
+        return [f"{name}: {self.entries[name].unready}" for name in unready]
+
+
+def compile_table(snapshot: Snapshot, targets: Mapping[str, Target], secret: bytes) -> Table:
+    """The Table of a Snapshot over the worker's Targets (by Model)."""
+    manifest = snapshot.manifest
+    entries = {name: _route_entry(name, route, manifest, targets) for name, route in manifest.routes.items()}
+    for name, model in manifest.models.items():
+        if model.expose or not manifest.tenants:
+            entries[name] = _model_entry(name, model, manifest, targets[name])
+    limits = {name: tenant.limits for name, tenant in manifest.tenants.items()} or {LOCAL_TENANT: Limits()}
+    paths = {
+        f"/v2/models/{quote(name, safe=safe)}/infer".encode(): entry
+        for name, entry in entries.items()
+        for safe in ("", "/" if "/versions/" not in name else "")  # some clients leave a slash as it is
+    }
+    return Table(
+        snapshot.epoch,
+        manifest,
+        Keyring(manifest.tenants, secret),
+        entries,
+        {tenant: Tenancy(limit) for tenant, limit in limits.items()},
+        tuple(targets.values()),
+        paths,
+    )
+
+
+def _route_entry(name: str, route: Route, manifest: Manifest, targets: Mapping[str, Target]) -> Entry:
+    kind = Kind(route.policy.kind)
+    cascade = kind is Kind.CASCADE
+    tiers = tuple(
+        _tier_entry(tier.name, manifest.models[tier.model], targets[tier.model], cascade) for tier in route.tiers
+    )
+    steps = tuple(
+        Step(tier.name, tier.accept.confidence if tier.accept else None, _region(manifest, tier.model))
+        for tier in route.tiers
+    )
+    signature = common([tier.target.version.signature for tier in tiers])
+    return _entry(name, Plan(kind, steps), tiers, signature, route.deadline_ms, manifest)
+
+
+def _model_entry(name: str, model: Model, manifest: Manifest, target: Target) -> Entry:
+    tiers = (_tier_entry("direct", model, target, judged=False),)
+    plan = Plan(Kind.FIXED, (Step("direct", None, _region(manifest, name)),))
+    signature = common([target.version.signature])
+    entry = _entry(name, plan, tiers, signature, DEADLINE_MS, manifest)
+    return msgspec.structs.replace(entry, versions=(target.version.number,))
+
+
+def _entry(
+    name: str, plan: Plan, tiers: tuple[TierEntry, ...], signature: Signature, deadline_ms: float, manifest: Manifest
+) -> Entry:
+    closed: dict[str, frozenset[int]] = {}
+    for tenant, declared in manifest.tenants.items():
+        steps = {at for at, step in enumerate(plan.steps) if not may_flow(declared.regions, step.region)}
+        if steps:
+            closed[tenant] = frozenset(steps)
+    fetch = tuple(spec.name for spec in signature.outputs)
+    complete = tuple(
+        msgspec.structs.replace(tier, fetch_all=[*fetch, *(name for name in tier.judged if name not in fetch)])
+        for tier in tiers
+    )
+    return Entry(
+        name,
+        plan,
+        complete,
+        signature,
+        {spec.name: spec for spec in signature.inputs},
+        {spec.name: spec for spec in signature.outputs},
+        round(deadline_ms * 1e6),
+        fetch,
+        {spec.name: spec.datatype for spec in signature.outputs},
+        tuple(spec.name for spec in signature.outputs if spec.shape[:1] == (-1,)),
+        closed=closed,
+    )
+
+
+def _tier_entry(name: str, model: Model, target: Target, judged: bool) -> TierEntry:
+    confidence = model.confidence if judged else None
+    prediction = model.prediction.output if model.prediction else ""
+    needs: list[str] = [confidence.output] if confidence else []
+    if prediction and prediction not in needs:
+        needs.append(prediction)
+    return TierEntry(name, target, confidence, prediction, tuple(needs), target.version.model, target.version.name)
+
+
+def _region(manifest: Manifest, model: str) -> str:
+    return manifest.models[model].region or manifest.region
+
+
+def common(signatures: Iterable[Signature | None]) -> Signature:
+    """The inputs, and the outputs, that all of these have; a size that differs becomes -1. Unreadable ones don't count."""
+    known = [signature for signature in signatures if signature is not None]
+    if not known:
+        return Signature((), ())
+    first = known[0]
+    return Signature(
+        tuple(_agree(spec, [other.input(spec.name) for other in known]) for spec in first.inputs),
+        tuple(
+            _agree(spec, [other.output(spec.name) for other in known])
+            for spec in first.outputs
+            if all(_same(spec, other.output(spec.name)) for other in known)
+        ),
+        first.platform,
+    )
+
+
+def _same(spec: TensorSpec, other: TensorSpec | None) -> bool:
+    return other is not None and other.datatype == spec.datatype and len(other.shape) == len(spec.shape)
+
+
+def _agree(spec: TensorSpec, others: Sequence[TensorSpec | None]) -> TensorSpec:
+    shapes = [other.shape for other in others if other is not None]
+    sizes = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True))
+    return TensorSpec(spec.name, spec.datatype, sizes)

@@ -1,0 +1,65 @@
+"""Where a Servery keeps its files, and the lock that makes the folder its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class FolderTaken(Exception):
+    """Another Servery runs on this data folder."""
+
+
+class DataFolder:
+    """The layout of one data folder. Only its owner may read it: it holds the seal and the Records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @property
+    def snapshot(self) -> Path:
+        return self.path / "snapshot.json"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.db"
+
+    def create(self) -> None:
+        """Make the folder and its parts where they are missing."""
+        self.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+    def take(self) -> int:
+        """Lock the folder for this process and those that inherit the descriptor, until all have ended.
+
+        FolderTaken names the process that has it.
+        """
+        handle = os.open(self.path / "servery.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            advice = "stop that one, or give another folder with --data"
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                advice = "that one has ended, and its last child ends within seconds: try again"
+            raise FolderTaken(f"{self.path} is in use by the Servery with process id {owner}; {advice}") from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        return handle
+
+    def seal(self) -> bytes:
+        """The secret that marks record ids with their tenant; made on first use."""
+        path = self.path / "seal"
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_bytes()
+        with os.fdopen(handle, "wb") as file:
+            file.write(secret := os.urandom(32))
+        return secret

@@ -1,0 +1,234 @@
+"""The supervisor: starts processes in order, starts them again when they die, and stops them in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+log = logging.getLogger("servery.supervisor")
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_STEADY_S = 10.0  # a process that lived this long starts again after the first pause
+_NOW_S = 3.0  # how long a process that is told to stop now may take
+# Not SIGTERM once more: a service manager may send that to every process by itself, and must not cut requests short.
+NOW = signal.SIGUSR1
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A kind of process: how to start it, which descriptors it inherits, and how long it may take to stop."""
+
+    name: str
+    arguments: tuple[str, ...]
+    descriptors: tuple[int, ...]
+    stop_limit_s: float
+
+
+class Lifeline:
+    """A child's end of the socket to its supervisor: says how it is, and reads its end when it is to stop.
+
+    Unlike a signal it can't come too early, and it also comes when the supervisor was killed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setblocking(False)
+
+    def say(self, word: str) -> None:
+        try:
+            self._socket.send(word.encode()[:4000] + b"\n")
+        except OSError:
+            log.warning("the supervisor is gone")
+
+    def when_ended(self, act: Callable[[], None]) -> None:
+        """Call `act` on the running loop when this process is to stop."""
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            if self._has_ended():
+                loop.remove_reader(self._socket)
+                act()
+
+        loop.add_reader(self._socket, readable)
+
+    def wait_ended(self) -> None:
+        """Block until this process is to stop."""
+        self._socket.setblocking(True)
+        while not self._has_ended():
+            pass
+
+    def _has_ended(self) -> bool:
+        try:
+            return not self._socket.recv(64)
+        except BlockingIOError:
+            return False
+        except OSError:  # it was killed before it had read what we said
+            return True
+
+
+class Watched:
+    """One child's life: started, watched, started again with back-off, stopped."""
+
+    def __init__(self, child: Child, said: Callable[[str, str], None]) -> None:
+        self.child = child
+        self.process: asyncio.subprocess.Process | None = None
+        self._said = said
+        self._line: socket.socket | None = None
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._live(), name=self.child.name)
+
+    async def _live(self) -> None:
+        pause = _FIRST_PAUSE_S
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            began = loop.time()
+            try:
+                code = await self._one_life()
+                how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            except OSError as error:  # no memory, no process to be had: it may pass
+                how = f"can't be started: {error}"
+            if self._stopping.is_set():
+                return
+            if loop.time() - began > _STEADY_S:
+                pause = _FIRST_PAUSE_S
+            log.error("the %s %s; it starts again in %.1f s", self.child.name, how, pause)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            except TimeoutError:
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    async def _one_life(self) -> int:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                self.process = await asyncio.create_subprocess_exec(
+                    *self.child.arguments,
+                    str(theirs.fileno()),
+                    pass_fds=(*self.child.descriptors, theirs.fileno()),
+                    start_new_session=True,  # a terminal's Ctrl-C is for the supervisor, which stops in order
+                )
+            self._line = ours
+            if self._stopping.is_set():  # asked for while the process was being made
+                self._end_line()
+            listening = asyncio.get_running_loop().create_task(self._listen(ours))
+            code = await self.process.wait()
+            await listening
+            self._line = None
+            return code
+
+    def _end_line(self) -> None:
+        if self._line is not None:
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                self._line.shutdown(socket.SHUT_WR)
+
+    async def _listen(self, line: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        rest = b""
+        while received := await _receive(loop, line):
+            *words, rest = (rest + received).split(b"\n")
+            for word in words:
+                self._said(self.child.name, word.decode(errors="replace"))
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def stop(self) -> None:
+        """End its lifeline, then SIGKILL when the limit has passed."""
+        self._stopping.set()
+        self._end_line()
+        if self._task is None:
+            return
+        try:
+            await asyncio.wait_for(asyncio.shield(self._task), self.child.stop_limit_s)
+        except TimeoutError:
+            log.error("the %s didn't stop within %g s and is killed", self.child.name, self.child.stop_limit_s)
+            self.signal(signal.SIGKILL)
+            await self._task
+
+    def stop_now(self) -> None:
+        """NOW, then SIGKILL a moment later; `stop` returns when it has ended."""
+        self._stopping.set()
+        self.signal(NOW)
+        asyncio.get_running_loop().call_later(_NOW_S, self.signal, signal.SIGKILL)
+
+
+async def _receive(loop: asyncio.AbstractEventLoop, line: socket.socket) -> bytes:
+    """The next bytes; none when the other end is closed, in whatever way."""
+    try:
+        return await loop.sock_recv(line, 4096)
+    except OSError:
+        return b""
+
+
+class Supervisor:
+    """Runs `children`; the last one started is the first one stopped. `listeners` are closed when stopping begins."""
+
+    def __init__(
+        self, children: Sequence[Child], listeners: Sequence[socket.socket], said: Callable[[str, str], None]
+    ) -> None:
+        self._watched = [Watched(child, said) for child in children]
+        self._listeners = listeners
+        self._stopping = asyncio.Event()
+        self._hurried = False
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            self._hurried = True
+            for watched in self._watched:
+                watched.stop_now()
+        self._stopping.set()
+
+    async def run(self) -> bool:
+        """Until SIGTERM or SIGINT; a second one tells the children to stop now. Whether they could stop in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        for watched in self._watched:
+            watched.start()
+        await self._stopping.wait()
+        log.info("stopping once what is in flight has ended; a second signal stops at once")
+        for listener in self._listeners:
+            listener.close()
+        for watched in reversed(self._watched):
+            await watched.stop()
+        return not self._hurried
+
+
+def python(*arguments: str) -> tuple[str, ...]:
+    """The command line of a child in this interpreter, with what it may import fixed: nothing from the work folder."""
+    return (sys.executable, "-P", *arguments)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket that children inherit; OSError says what is in the way."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+        listener.set_inheritable(True)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,1 @@
+"""Who asks: keys and the tenants they belong to."""

@@ -1,0 +1,51 @@
+"""API keys: hashed at rest, compared in constant time, compiled once per Table."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+from servery.terms.manifest import Tenant
+from servery.terms.request import Caller
+
+# Who asks when no tenants are declared; such a Servery listens on loopback only.
+LOCAL_TENANT = "local"
+SEAL_BYTES = 4
+
+
+def seal(secret: bytes, tenant: str) -> bytes:
+    """Four bytes that mark a tenant's record ids, meaningless without this installation's secret."""
+    return hmac.digest(secret, tenant.encode(), "sha256")[:SEAL_BYTES]
+
+
+class Keyring:
+    """Finds the Caller of a key. Hashes are looked up by their first bytes and compared whole, in constant time."""
+
+    def __init__(self, tenants: Mapping[str, Tenant], secret: bytes) -> None:
+        self.open = not tenants
+        self.local = Caller(LOCAL_TENANT, "", "standard", frozenset(), seal(secret, LOCAL_TENANT))
+        self.seals = {seal(secret, name) for name in tenants or (LOCAL_TENANT,)}
+        self._callers: dict[bytes, list[tuple[bytes, Caller]]] = {}
+        self._found: dict[bytes, Caller] = {}
+        for name, tenant in tenants.items():
+            for key in tenant.keys:
+                digest = bytes.fromhex(key.sha256)
+                caller = Caller(name, key.id, tenant.subscription, frozenset(tenant.regions), seal(secret, name))
+                self._callers.setdefault(digest[:8], []).append((digest, caller))
+
+    def find(self, key: bytes) -> Caller | None:
+        """The Caller whose key this is.
+
+        A key that was found is remembered until the Table is replaced, so that it is hashed once. Guessing against that
+        memory by timing fails: Python looks bytes up by a hash keyed per process, and compares only on a full match.
+        """
+        caller = self._found.get(key)
+        if caller is not None:
+            return caller
+        presented = hashlib.sha256(key).digest()
+        for digest, caller in self._callers.get(presented[:8], ()):
+            if hmac.compare_digest(digest, presented):
+                self._found[key] = caller
+                return caller
+        return None

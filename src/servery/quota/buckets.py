@@ -1,0 +1,39 @@
+"""Requests in any 60 seconds, exactly: one count per second, added up over a sliding minute."""
+
+from __future__ import annotations
+
+_SECONDS = 60
+_NS = 1_000_000_000
+
+
+class SlidingMinute:
+    """Lets at most `limit` requests pass in any window of 60 whole seconds. Sixty integers, O(1) a request."""
+
+    __slots__ = ("_counts", "_now", "_total", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._counts = [0] * _SECONDS
+        self._total = 0
+        self._now = 0
+
+    def take(self, now_ns: int) -> float:
+        """0.0 when the request may pass; otherwise the seconds after which one may."""
+        now = now_ns // _NS
+        if now != self._now:
+            self._advance(now)
+        if self._total < self.limit:
+            self._total += 1
+            self._counts[now % _SECONDS] += 1
+            return 0.0
+        oldest = next(age for age in range(_SECONDS - 1, -1, -1) if self._counts[(now - age) % _SECONDS])
+        return max(_SECONDS - oldest - (now_ns % _NS) / _NS, 0.001)
+
+    def _advance(self, now: int) -> None:
+        passed = now - self._now
+        if passed < 0:
+            return
+        for second in range(self._now + 1, self._now + min(passed, _SECONDS) + 1):
+            self._total -= self._counts[second % _SECONDS]
+            self._counts[second % _SECONDS] = 0
+        self._now = now

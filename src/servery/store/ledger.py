@@ -1,0 +1,267 @@
+"""The ledger: append-only tables of Records, Feedback, uptime and summaries, in SQLite (later PostgreSQL).
+
+One process writes (the shipper), any number read. Every line has an id and is inserted only where the id is new, so
+lines may come twice.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Insert, Select, Table, create_engine, event, func, inspect, select, text, tuple_
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from servery.store import schema
+from servery.store.joining import Joining
+from servery.store.rows import (
+    DAY_NS,
+    Row,
+    feedback_of,
+    feedback_row,
+    record_of,
+    record_row,
+    summary_of,
+    summary_row,
+    uptime_of,
+    uptime_row,
+)
+from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
+
+BUSY_MS = 2_000
+CHUNK = 2_000
+RETIRED_AT_ONCE = 10_000
+
+
+class WrongLedger(Exception):
+    """The ledger can't be used as it is: missing, or written by another version of Servery."""
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """How far a run is shipped: all segments below `segment`, and of it the groups up to `group`."""
+
+    segment: int = 0
+    group: int = 0
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Some Records, oldest first, and all Feedback on them in the order in which it came."""
+
+    records: list[Record]
+    feedback: list[Feedback]
+
+
+class Ledger:
+    """One connection to one ledger, used by one thread. Errors of the database are SQLAlchemy's DBAPIError."""
+
+    def __init__(self, path: Path, create: bool = False) -> None:
+        """Open the ledger; `create` makes it, or brings its schema up to date, where that is needed."""
+        if not create and not path.exists():
+            raise WrongLedger(
+                f"{path} does not exist: no Records were ever stored here; give the data folder with --data"
+            )
+        self.path = path
+        self._engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY_MS / 1000})
+        event.listen(self._engine, "connect", _on_connect)
+        event.listen(self._engine, "begin", _begin_write if create else _begin_read)
+        self._connection = self._engine.connect()
+        try:
+            if create:
+                self._create()
+            self._check()
+            self._insert_records = self._ignore_known(schema.records)
+            self._insert_summaries = self._ignore_known(schema.summaries)
+            self._insert_uptime = self._longer_uptime()
+            self._joining = Joining(self._connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+    def write(self, lines: Sequence[AnyLine], run: str, cursor: Cursor, now_ns: int) -> None:
+        """Store `lines` and how far `run` is shipped with them, in one transaction."""
+        records: list[Row] = []
+        feedback: list[Row] = []
+        uptimes: list[Row] = []
+        summaries: list[Row] = []
+        for line in lines:
+            match line:
+                case Record():
+                    records.append(record_row(line))
+                case Feedback():
+                    feedback.append(feedback_row(line))
+                case Uptime():
+                    uptimes.append(uptime_row(line))
+                case Summary():
+                    summaries.append(summary_row(line))
+        records.sort()  # in the table's own order, so that it only grows at its end
+        with self._connection.begin():
+            for statement, rows in (
+                (self._insert_records, records),
+                (self._insert_uptime, uptimes),
+                (self._insert_summaries, summaries),
+            ):
+                if rows:
+                    self._connection.exec_driver_sql(statement, rows)
+            self._joining.join(feedback, bool(records), now_ns)
+            self._move_cursor(run, cursor)
+
+    def cursor(self, run: str) -> Cursor:
+        """How far `run` is shipped."""
+        table = schema.cursors
+        with self._connection.begin():
+            row = self._connection.execute(
+                select(table.c.segment, table.c.group_number).where(table.c.run == run)
+            ).one_or_none()
+        return Cursor(row.segment, row.group_number) if row else Cursor()
+
+    def forget_run(self, run: str) -> None:
+        """Drop the cursor of a run whose files are gone."""
+        with self._connection.begin():
+            self._connection.execute(schema.cursors.delete().where(schema.cursors.c.run == run))
+
+    def retain(self, now_ns: int, keep_days: int) -> int:
+        """Remove what is older than `keep_days` days, a few thousand rows a transaction; the number of Records removed."""
+        oldest_day = now_ns // DAY_NS - keep_days
+        removed = 0
+        for table, key in ((schema.records, schema.records.c.id), (schema.feedback, schema.feedback.c.record_id)):
+            while (day := self._oldest_day(table)) is not None and day < oldest_day:
+                edge = select(key).where(table.c.day == day).order_by(key).offset(RETIRED_AT_ONCE).limit(1)
+                with self._connection.begin():
+                    limit = self._connection.execute(edge).scalar_one_or_none()
+                    rows = table.delete().where(table.c.day == day)
+                    result = self._connection.execute(rows if limit is None else rows.where(key < limit))
+                removed += result.rowcount if table is schema.records else 0
+        with self._connection.begin():
+            for table, at in (
+                (schema.uptime, schema.uptime.c.until_ns),
+                (schema.summaries, schema.summaries.c.minute_ns),
+            ):
+                self._connection.execute(table.delete().where(at < oldest_day * DAY_NS))
+        return removed
+
+    def read(self, since_ns: int, until_ns: int, route: str | None = None) -> Iterator[Chunk]:
+        """Records that began in [since, until), with their Feedback, a few thousand at a time."""
+        table = schema.records
+        position: tuple[int, bytes] = (since_ns // DAY_NS, (since_ns // 1_000_000).to_bytes(6, "big"))
+        last = (until_ns // DAY_NS, (until_ns // 1_000_000).to_bytes(6, "big"))
+        key = tuple_(table.c.day, table.c.id)
+        base = select(table).where(key < last).order_by(table.c.day, table.c.id).limit(CHUNK)
+        if route is not None:
+            base = base.where(table.c.route == route)
+        while rows := self._all(base.where(key > position)):
+            position = (rows[-1][0], rows[-1][1])
+            yield Chunk([record_of(row) for row in rows], self._feedback_between((rows[0][0], rows[0][1]), position))
+
+    def uptimes(self, since_ns: int, until_ns: int) -> list[Uptime]:
+        """All uptime that touches [since, until), uncut."""
+        table = schema.uptime
+        query = select(table).where(table.c.until_ns > since_ns, table.c.since_ns < until_ns)
+        return [uptime_of(row) for row in self._all(query)]
+
+    def summaries(self, since_ns: int, until_ns: int) -> list[Summary]:
+        """Summaries of the minutes that begin in [since, until)."""
+        table = schema.summaries
+        query = select(table).where(table.c.minute_ns >= since_ns, table.c.minute_ns < until_ns)
+        return [summary_of(row) for row in self._all(query)]
+
+    def count(self, name: str) -> int:
+        """How many lines were dropped by the rule `name`: feedback_rejected or feedback_expired."""
+        rows = self._all(select(schema.counts.c.count).where(schema.counts.c.name == name))
+        return rows[0][0] if rows else 0
+
+    def _feedback_between(self, first: tuple[int, bytes], last: tuple[int, bytes]) -> list[Feedback]:
+        table = schema.feedback
+        key = tuple_(table.c.day, table.c.record_id)
+        order = (table.c.day, table.c.record_id, table.c.row, table.c.name, table.c.at_ns, table.c.id)
+        query = select(table).where(key >= first, key <= last).order_by(*order)
+        return [feedback_of(row) for row in self._all(query)]
+
+    def _all(self, query: Select[Any]) -> list[Row]:
+        with self._connection.begin():
+            return [tuple(row) for row in self._connection.execute(query).all()]
+
+    def _oldest_day(self, table: Table) -> int | None:
+        with self._connection.begin():
+            return self._connection.execute(select(func.min(table.c.day))).scalar_one_or_none()
+
+    def _move_cursor(self, run: str, cursor: Cursor) -> None:
+        numbers = {"segment": cursor.segment, "group_number": cursor.group}
+        self._connection.execute(
+            sqlite.insert(schema.cursors)
+            .values(run=run, **numbers)
+            .on_conflict_do_update(index_elements=["run"], set_=numbers)
+        )
+
+    def _ignore_known(self, table: Table) -> str:
+        return self._compile(sqlite.insert(table).on_conflict_do_nothing())
+
+    def _longer_uptime(self) -> str:
+        insert = sqlite.insert(schema.uptime)
+        longer = func.max(schema.uptime.c.until_ns, insert.excluded.until_ns)
+        keys = [column.name for column in schema.uptime.primary_key]
+        return self._compile(insert.on_conflict_do_update(index_elements=keys, set_={"until_ns": longer}))
+
+    def _compile(self, insert: Insert) -> str:
+        # Compiled once: the statement cache costs more than the database for rows as small as these.
+        return str(insert.compile(dialect=self._engine.dialect))
+
+    def _create(self) -> None:
+        with self._connection.begin():
+            if _revision(self._connection) != schema.HEAD:
+                _upgrade(self._connection)
+
+    def _check(self) -> None:
+        with self._connection.begin():
+            revision = _revision(self._connection)
+        if revision != schema.HEAD:
+            raise WrongLedger(
+                f"the schema of {self.path} is {revision or 'missing'}, this Servery reads {schema.HEAD}; "
+                "`servery up` on this data folder brings an older one up to date"
+            )
+
+
+def _revision(connection: Connection) -> str:
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() or ""
+
+
+def _upgrade(connection: Connection) -> None:
+    # Imported here: it takes 0.2 s and is needed once in a ledger's life.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    with importlib.resources.as_file(importlib.resources.files("servery.store") / "migrations") as folder:
+        config = Config()
+        config.set_main_option("script_location", str(folder).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, schema.HEAD)
+
+
+def _on_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # The driver's own transactions begin too late; ours begin where SQLAlchemy says so.
+    connection.isolation_level = None  # pyright: ignore
+    cursor = connection.cursor()
+    try:
+        for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
+            # FULL: a segment is removed after the commit, so the commit has to survive the machine's death.
+            cursor.execute(f"PRAGMA {pragma}")
+    finally:
+        cursor.close()
+
+
+def _begin_write(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_read(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

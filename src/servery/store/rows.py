@@ -1,0 +1,157 @@
+"""Lines as rows of the ledger and back; the texts inside are JSON with names, for whoever reads with plain SQL. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from servery.terms.record import Attempt, Feedback, Outcome, Record, Role, Summary, Uptime, answering, record_time_ns
+
+DAY_NS = 86_400 * 10**9
+_DAY_MS = 86_400_000
+
+# What a database driver takes and gives.
+Row = tuple[Any, ...]
+
+
+class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """An Attempt as the ledger's JSON writes it."""
+
+    role: Role
+    tier: str
+    model: str
+    version: str
+    rows: int
+    answered: int
+    busy_ns: int
+    pico_usd: int
+    outcome: Outcome
+    reason: str = ""
+    estimated: bool = False
+
+
+_ENCODER = msgspec.json.Encoder()
+_ATTEMPTS = msgspec.json.Decoder(list[NamedAttempt])
+_PREDICTIONS = msgspec.json.Decoder(tuple[str | None, ...])
+_INDICES = msgspec.json.Decoder(tuple[int, ...])
+_VALUE = msgspec.json.Decoder(bool | float | str)
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
+def day_of(record_id: bytes) -> int:
+    """The day, counted from 1970, in which the Record of this id began."""
+    return record_time_ns(record_id) // DAY_NS
+
+
+def record_row(record: Record) -> Row:
+    """In the order of the table's columns."""
+    attempts = record.attempts
+    if attempts:
+        answer = attempts[0] if len(attempts) == 1 else attempts[answering(attempts)]
+        tier, model, version = answer.tier, answer.model, answer.version
+        named = [
+            NamedAttempt(
+                a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
+                a.estimated,
+            )
+            for a in attempts
+        ]  # fmt: skip
+        text = _ENCODER.encode(named).decode()
+    else:
+        tier = model = version = ""
+        text = "[]"
+    predictions, answered_by = record.predictions, record.answered_by
+    return (
+        int.from_bytes(record.id[:6], "big") // _DAY_MS,  # `day_of`, at a third of its time
+        record.id,
+        record.at_ns,
+        record.tenant,
+        record.key,
+        record.route,
+        tier,
+        model,
+        version,
+        record.outcome.value,
+        record.reason,
+        record.rows,
+        record.duration_ns,
+        record.pico_usd,
+        record.degraded,
+        record.request_id,
+        record.traceparent,
+        record.region,
+        text,
+        _ENCODER.encode(predictions).decode() if predictions else "[]",
+        _ENCODER.encode(answered_by).decode() if answered_by else "[]",
+    )
+
+
+def record_of(row: Row) -> Record:
+    """The Record of a row with all columns of the table."""
+    (
+        _, record_id, at_ns, tenant, key, route, _, _, _, outcome, reason, rows, duration_ns, pico_usd, degraded,
+        request_id, traceparent, region, attempts, predictions, answered_by,
+    ) = row  # fmt: skip
+    return Record(
+        id=record_id,
+        at_ns=at_ns,
+        tenant=tenant,
+        key=key,
+        route=route,
+        outcome=_OUTCOMES[outcome],
+        reason=reason,
+        rows=rows,
+        duration_ns=duration_ns,
+        pico_usd=pico_usd,
+        attempts=tuple(
+            [
+                Attempt(
+                    a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
+                    a.estimated,
+                )
+                for a in _ATTEMPTS.decode(attempts)
+            ]
+        ),
+        predictions=() if predictions == "[]" else _PREDICTIONS.decode(predictions),
+        answered_by=() if answered_by == "[]" else _INDICES.decode(answered_by),
+        request_id=request_id,
+        traceparent=traceparent,
+        degraded=degraded,
+        region=region,
+    )  # fmt: skip
+
+
+def feedback_row(line: Feedback) -> Row:
+    """In the order of the table's columns."""
+    finite = not isinstance(line.value, float) or math.isfinite(line.value)
+    value = _ENCODER.encode(line.value if finite else str(line.value)).decode()  # JSON has no NaN
+    return (day_of(line.record_id), line.record_id, line.row, line.name, line.at_ns, line.id, line.tenant, value)
+
+
+def feedback_of(row: Row) -> Feedback:
+    _, record_id, number, name, at_ns, line_id, tenant, value = row
+    return Feedback(line_id, at_ns, tenant, record_id, number, name, _VALUE.decode(value))
+
+
+def uptime_row(line: Uptime) -> Row:
+    return (line.run, line.model, line.version, line.since_ns, line.until_ns, line.pico_per_hour)
+
+
+def uptime_of(row: Row) -> Uptime:
+    return Uptime(*row)
+
+
+def summary_row(line: Summary) -> Row:
+    return (
+        line.id, line.minute_ns, line.tenant, line.route, line.tier, line.model, line.version, line.outcome.value,
+        line.requests, line.rows, line.answered, line.busy_ns, line.pico_usd,
+    )  # fmt: skip
+
+
+def summary_of(row: Row) -> Summary:
+    line_id, minute, tenant, route, tier, model, version, outcome, requests, rows, answered, busy, pico = row
+    return Summary(
+        line_id, minute, tenant, route, tier, model, version, _OUTCOMES[outcome], requests, rows, answered, busy, pico
+    )  # fmt: skip

@@ -1,0 +1,144 @@
+"""The ledger's tables. Times are ns since 1970, money is pico-dollars, `day` counts days since 1970 in UTC.
+
+Records and Feedback lie in the order of (day, id), and ids begin with their time: inserts append, and what is too old
+goes from the front.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
+from sqlalchemy.dialects.sqlite import INTEGER
+
+HEAD = "0001"  # the migration that these tables are the result of
+
+metadata = MetaData()
+
+_NUMBER = BigInteger().with_variant(INTEGER(), "sqlite")
+
+
+def _number(name: str, primary_key: bool = False) -> Column[int]:
+    return Column(name, _NUMBER, primary_key=primary_key, nullable=False, autoincrement=False)
+
+
+def _text(name: str, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=primary_key, nullable=False)
+
+
+def _bytes(name: str, primary_key: bool = False) -> Column[bytes]:
+    return Column(name, LargeBinary, primary_key=primary_key, nullable=False)
+
+
+records = Table(
+    "records",
+    metadata,
+    _number("day", primary_key=True),
+    _bytes("id", primary_key=True),
+    _number("at_ns"),
+    _text("tenant"),
+    _text("key"),
+    _text("route"),
+    _text("tier"),  # of the Attempt that answered most rows; of the last one when none did
+    _text("model"),
+    _text("version"),
+    _text("outcome"),
+    _text("reason"),
+    _number("rows"),
+    _number("duration_ns"),
+    _number("pico_usd"),
+    _text("degraded"),
+    _text("request_id"),
+    _text("traceparent"),
+    _text("region"),
+    _text("attempts"),  # JSON: a list of objects with the fields of an Attempt
+    _text("predictions"),  # JSON: a text or null for each row
+    _text("answered_by"),  # JSON: for each row the index of its Attempt; [] when one answered all
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# All Feedback is kept; of each (record, row, name) the last counts.
+feedback = Table(
+    "feedback",
+    metadata,
+    _number("day", primary_key=True),  # the Record's
+    _bytes("record_id", primary_key=True),
+    _number("row", primary_key=True),  # -1: the whole Record
+    _text("name", primary_key=True),
+    _number("at_ns", primary_key=True),
+    _bytes("id", primary_key=True),
+    _text("tenant"),
+    _text("value"),  # JSON: a boolean, a number or a text
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# Feedback that came before its Record.
+feedback_waiting = Table(
+    "feedback_waiting",
+    metadata,
+    _bytes("id", primary_key=True),
+    _number("day"),
+    _bytes("record_id"),
+    _number("row"),
+    _text("name"),
+    _number("at_ns"),
+    _text("tenant"),
+    _text("value"),
+    _number("expires_ns"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+uptime = Table(
+    "uptime",
+    metadata,
+    _text("run", primary_key=True),
+    _text("model", primary_key=True),
+    _text("version", primary_key=True),
+    _number("since_ns", primary_key=True),
+    _number("until_ns"),
+    _number("pico_per_hour"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    _bytes("id", primary_key=True),
+    _number("minute_ns"),
+    _text("tenant"),
+    _text("route"),
+    _text("tier"),
+    _text("model"),
+    _text("version"),
+    _text("outcome"),
+    _number("requests"),
+    _number("rows"),
+    _number("answered"),
+    _number("busy_ns"),
+    _number("pico_usd"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# How far each run's spool is shipped: every segment below `segment`, and of it the groups up to `group_number`.
+cursors = Table(
+    "cursors",
+    metadata,
+    _text("run", primary_key=True),
+    _number("segment"),
+    _number("group_number"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# What was dropped by rule: feedback_rejected, feedback_expired.
+counts = Table(
+    "counts",
+    metadata,
+    _text("name", primary_key=True),
+    _number("count"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)

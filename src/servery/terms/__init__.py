@@ -1,0 +1,1 @@
+"""The nouns of Servery as frozen structs. No I/O, no clock, no randomness."""

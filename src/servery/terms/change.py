@@ -1,0 +1,60 @@
+"""The path of a change as values: problems found in a Manifest, pinned Versions, and the Snapshot that is published."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from servery.terms.manifest import Manifest
+from servery.terms.tensors import Signature
+
+
+class Severity(enum.Enum):
+    ERROR = "error"
+    UNAVAILABLE = "unavailable"  # an artifact that can't be read: that Model is unavailable, the others serve
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong with a Manifest. `line` and `column` count from 1; 0 where there is no place in the file."""
+
+    file: str
+    line: int
+    column: int
+    where: str  # dotted path of the field, for instance "routes.digits.tiers[0].model"
+    message: str
+    fix: str = ""
+    severity: Severity = Severity.ERROR
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.where}: {self.message}" + (f" → {self.fix}" if self.fix else "")
+
+
+class Version(msgspec.Struct, frozen=True):
+    """An immutable state of a Model, named by a digest over its artifact and what determines its answers.
+
+    An artifact that could not be read has no digest and no signature, but the `problem` that a caller is told.
+    """
+
+    model: str
+    number: str
+    digest: str
+    artifact: str  # absolute path
+    files: tuple[str, ...] = ()  # the artifact and its weights, in the order of the digest
+    signature: Signature | None = None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """How replies, Records and reports write it: the first 12 hex digits of the digest."""
+        return self.digest[:12]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The published value that a worker compiles its Table from."""
+
+    epoch: int
+    manifest: Manifest
+    manifest_digest: str
+    versions: dict[str, Version]  # by Model

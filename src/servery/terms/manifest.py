@@ -1,0 +1,215 @@
+"""The Manifest: what is declared, as frozen values. Descriptions here become the JSON Schema and docs/manifest.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="a name",
+    ),
+]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+DEADLINE_MS = 30_000.0
+
+
+class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of a Manifest: immutable, and an unknown key is an error."""
+
+
+class Price(Declared, frozen=True):
+    """What a Model costs. Busy time is charged to rows, the rest is booked as idle: both add up to the bill."""
+
+    usd_per_hour: Annotated[float, Meta(ge=0, le=1_000_000, description="dollars for an hour of one running copy")]
+
+
+class Confidence(Declared, frozen=True):
+    """Where a Model says how sure it is of each row."""
+
+    output: Annotated[
+        Name, Meta(description="an output of shape [rows, classes]; [rows] or [rows, 1] with `from: max`")
+    ]
+    source: Annotated[
+        Literal["max", "margin"],
+        Meta(description="`max`: the largest value of the row; `margin`: the largest less the second largest"),
+    ] = msgspec.field(name="from", default="max")
+    softmax: Annotated[bool, Meta(description="apply a softmax first: the output holds logits")] = False
+
+
+class Prediction(Declared, frozen=True):
+    """Which output is kept in the Record, so that feedback can be compared with it."""
+
+    output: Annotated[Name, Meta(description="an output with one element per row; at most 256 bytes of it are kept")]
+
+
+class Model(Declared, frozen=True):
+    """A name that can answer."""
+
+    runtime: Annotated[Literal["onnx"], Meta(description="what runs the artifact")]
+    artifact: Annotated[str, Meta(min_length=1, description="path of the artifact, relative to the manifest")]
+    confidence: Confidence | None = None
+    prediction: Prediction | None = None
+    price: Price | None = None
+    threads: Annotated[int, Meta(ge=1, le=256, description="threads that one call may use inside the runtime")] = 1
+    queue: Annotated[
+        Count, Meta(description="calls that may wait for this model in one worker; more are refused (503)")
+    ] = 256
+    region: Annotated[Name, Meta(description="where it runs; default: the manifest's region")] | None = None
+    expose: Annotated[
+        bool, Meta(description="callable by its own name, beside routes (always so when no tenants are declared)")
+    ] = False
+
+
+class Slo(Declared, frozen=True):
+    """A promise about latency: measured and reported, not enforced."""
+
+    p50_ms: Annotated[Positive, Meta(description="half of the requests are answered within this time")] | None = None
+    p95_ms: Annotated[Positive, Meta(description="95 % of the requests are answered within this time")] | None = None
+    p99_ms: Annotated[Positive, Meta(description="99 % of the requests are answered within this time")] | None = None
+
+
+class Ceiling(Declared, frozen=True):
+    """A promise about money."""
+
+    mean_usd_per_million: Annotated[float, Meta(gt=0, description="mean dollars per million inferences")] | None = None
+    max_usd_per_inference: (
+        Annotated[float, Meta(gt=0, description="dollars that one inference may cost at most")] | None
+    ) = None
+
+
+class Accept(Declared, frozen=True):
+    """When a tier's own answer to a row is good enough."""
+
+    confidence: Annotated[Fraction, Meta(description="rows at or above this confidence are answered, the others go on")]
+    range: Annotated[tuple[Fraction, Fraction], Meta(description="how far tuning may move the threshold")] | None = None
+
+
+class Tier(Declared, frozen=True):
+    """A rung of a Route: a name that points at a Model."""
+
+    name: Annotated[Name, Meta(description="what replies and reports call it")]
+    model: Annotated[Name, Meta(description="a key under `models`")]
+    accept: Accept | None = None
+    share: (
+        Annotated[tuple[Fraction, Fraction], Meta(description="band for the share of rows that this tier answers")]
+        | None
+    ) = None
+
+
+class Policy(Declared, frozen=True):
+    """How a Route picks a tier."""
+
+    kind: Annotated[
+        Literal["fixed", "cascade"],
+        Meta(
+            description="`fixed`: the first tier answers, the next ones only when it fails; `cascade`: a row goes on until a tier is sure"
+        ),
+    ] = "fixed"
+
+
+class Route(Declared, frozen=True):
+    """The public name that callers use, with its promises and its tiers."""
+
+    tiers: Annotated[tuple[Tier, ...], Meta(min_length=1, max_length=16)]
+    policy: Policy = Policy()
+    slo: Slo | None = None
+    deadline_ms: Annotated[
+        float, Meta(gt=0, le=86_400_000, description="a limit, enforced; a caller may ask for less, not for more")
+    ] = DEADLINE_MS
+    ceiling: Ceiling | None = None
+
+
+class Key(Declared, frozen=True):
+    """One API key of a tenant; `servery key new` prints these lines."""
+
+    id: Annotated[Name, Meta(description="what Records call it; each key of a tenant has its own")]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the key, as 64 hex digits")]
+
+
+class Limits(Declared, frozen=True):
+    """What a tenant may use of the whole."""
+
+    requests_per_minute: Annotated[Count, Meta(description="requests in any 60 seconds")] | None = None
+    concurrency_per_worker: (
+        Annotated[Count, Meta(description="requests of this tenant in flight in one worker")] | None
+    ) = None
+
+
+class Tenant(Declared, frozen=True):
+    """Who may ask."""
+
+    keys: Annotated[tuple[Key, ...], Meta(min_length=1)]
+    subscription: Annotated[Name, Meta(description="what the tenant pays for, in a word of yours")] = "standard"
+    limits: Limits = Limits()
+    regions: Annotated[tuple[Name, ...], Meta(description="regions its requests may flow to; empty: any")] = ()
+
+
+class Drain(Declared, frozen=True):
+    """How a worker stops after SIGTERM."""
+
+    grace_s: Annotated[float, Meta(ge=0, le=600, description="keep accepting this long after becoming unready")] = 0
+    limit_s: Annotated[float, Meta(gt=0, le=600, description="finish what is in flight within this time")] = 30
+
+
+class Server(Declared, frozen=True):
+    """Where and within which bounds Servery listens."""
+
+    host: Annotated[
+        str, Meta(min_length=1, description="address to listen on; without tenants only loopback is allowed")
+    ] = "127.0.0.1"
+    http_port: Annotated[int, Meta(ge=0, le=65535, description="port of the HTTP face; 0 takes a free one")] = 8000
+    grpc_port: (
+        Annotated[
+            int,
+            Meta(ge=0, le=65535, description="port of the gRPC face, by custom 8001; 0 takes a free one, none: off"),
+        ]
+        | None
+    ) = None
+    max_body_mb: Annotated[int, Meta(ge=1, le=2048, description="largest request body or gRPC message, in MiB")] = 64
+    receive_limit_s: Annotated[
+        float, Meta(gt=0, le=3600, description="a request must have arrived within this time")
+    ] = 20
+    concurrency_per_worker: Annotated[Count, Meta(description="requests that one worker runs at once")] = 256
+    queue_per_worker: Annotated[int, Meta(ge=0, description="requests that may wait for a turn in one worker")] = 1024
+    drain: Drain = Drain()
+
+
+class Records(Declared, frozen=True):
+    """How Records are kept."""
+
+    durability: Annotated[
+        Literal["process", "power"],
+        Meta(
+            description="`process`: survive the worker's death after 50 ms and the machine's after a second; `power`: every group is synced to disk"
+        ),
+    ] = "process"
+    when_full: Annotated[
+        Literal["summarise", "refuse"],
+        Meta(description="when the spool is full: fold Records into counts and money, or refuse requests (503)"),
+    ] = "summarise"
+    spool_mb: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="disk that Records may take before they reach the ledger, in MiB")
+    ] = 256
+    keep_days: Annotated[int, Meta(ge=1, le=36_500, description="days that the ledger keeps a Record")] = 400
+
+
+class Manifest(Declared, frozen=True):
+    """What is declared, as a whole."""
+
+    servery: Annotated[Literal[1], Meta(description="version of the manifest's format")]
+    models: dict[Name, Model] = {}
+    routes: dict[Name, Route] = {}
+    tenants: dict[Name, Tenant] = {}
+    server: Server = Server()
+    records: Records = Records()
+    region: Annotated[Name, Meta(description="where this Servery runs and keeps its Records")] = "local"

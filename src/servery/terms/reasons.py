@@ -1,0 +1,101 @@
+"""Every way in which a Request or an Attempt can be refused or fail: whose fault it is, and whether to try again."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Fault(enum.Enum):
+    """Who has to act."""
+
+    CALLER = "caller"
+    PLATFORM = "platform"
+    UPSTREAM = "upstream"
+
+
+class Again(enum.Enum):
+    """Whether the same ask may succeed, and where."""
+
+    NO = "no"
+    LATER = "later"
+    ELSEWHERE = "elsewhere"
+
+
+class Reason(enum.Enum):
+    """One refusal or failure: (name on the wire and in Records, fault, again, meaning)."""
+
+    INVALID_REQUEST = (
+        "invalid_request",
+        Fault.CALLER,
+        Again.NO,
+        "The request does not fit the protocol or the model's inputs.",
+    )
+    UNAUTHENTICATED = ("unauthenticated", Fault.CALLER, Again.NO, "No key was sent, or no tenant has it.")
+    NOT_PERMITTED = ("not_permitted", Fault.CALLER, Again.NO, "The caller is known but may not do this.")
+    NOT_FOUND = ("not_found", Fault.CALLER, Again.NO, "No route, model, version or path has this name.")
+    METHOD_NOT_ALLOWED = (
+        "method_not_allowed",
+        Fault.CALLER,
+        Again.NO,
+        "The path exists, but not with this HTTP method.",
+    )
+    TOO_LARGE = ("too_large", Fault.CALLER, Again.NO, "The body exceeds server.max_body_mb.")
+    UNSUPPORTED_ENCODING = (
+        "unsupported_encoding",
+        Fault.CALLER,
+        Again.NO,
+        "The body has a Content-Encoding that is not understood.",
+    )
+    TOO_SLOW = ("too_slow", Fault.CALLER, Again.NO, "The request did not arrive within server.receive_limit_s.")
+    RATE_LIMITED = (
+        "rate_limited",
+        Fault.CALLER,
+        Again.LATER,
+        "The tenant has used its own requests_per_minute or concurrency.",
+    )
+    NO_ROOM = ("no_room", Fault.PLATFORM, Again.LATER, "The worker, or the model's queue, is full.")
+    WARMING = ("warming", Fault.PLATFORM, Again.LATER, "The model is loading or warming up.")
+    MODEL_UNAVAILABLE = (
+        "model_unavailable",
+        Fault.PLATFORM,
+        Again.ELSEWHERE,
+        "The model could not be loaded; /ready says why.",
+    )
+    DRAINING = ("draining", Fault.PLATFORM, Again.ELSEWHERE, "The worker is stopping and takes no new requests.")
+    RECORDS_FULL = ("records_full", Fault.PLATFORM, Again.LATER, "The spool is full and records.when_full is refuse.")
+    DEADLINE_EXCEEDED = (
+        "deadline_exceeded",
+        Fault.PLATFORM,
+        Again.LATER,
+        "No answer was ready at the request's deadline.",
+    )
+    NO_CANDIDATE = ("no_candidate", Fault.PLATFORM, Again.NO, "No tier of the route may serve this caller (region).")
+    MODEL_FAILED = ("model_failed", Fault.UPSTREAM, Again.ELSEWHERE, "The model raised an error while it ran.")
+    WRONG_ANSWER = (
+        "wrong_answer",
+        Fault.UPSTREAM,
+        Again.ELSEWHERE,
+        "The model answered with missing outputs or a wrong number of rows.",
+    )
+    WORKER_LOST = ("worker_lost", Fault.PLATFORM, Again.LATER, "The worker died before the request ended.")
+    BUG = ("bug", Fault.PLATFORM, Again.LATER, "An error of ours; it is logged with its traceback under the record id.")
+
+    def __init__(self, word: str, fault: Fault, again: Again, meaning: str) -> None:
+        self.word = word
+        self.fault = fault
+        self.again = again
+        self.meaning = meaning
+
+
+class Refusal(Exception):
+    """A Request that ends without an answer.
+
+    `message` is for the caller: what is wrong, where, and what to write instead. It never holds a secret or content.
+    `retry_after_s` is given where trying again later makes sense.
+    """
+
+    def __init__(self, reason: Reason, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,140 @@
+"""The Record: the one line remembered per Request, with its Attempts; and what is joined to it later."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+# 6 bytes of time (ms since 1970, big-endian), 4 of the tenant's seal, 16 random: sorted by time, unguessable.
+RECORD_ID_BYTES = 26
+_RECORD_ID = re.compile(rf"[0-9a-f]{{{2 * RECORD_ID_BYTES}}}")
+
+PREDICTION_BYTES = 256
+
+
+class Role(enum.Enum):
+    """Why an Attempt was made."""
+
+    SERVE = "serve"
+    RETRY = "retry"
+    HEDGE = "hedge"
+    FALLBACK = "fallback"
+    CHECK = "check"
+    SHADOW = "shadow"
+
+
+class Outcome(enum.Enum):
+    """How a Request or an Attempt ended."""
+
+    SERVED = "served"
+    REFUSED = "refused"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True, tag_field="line", gc=False):
+    """What a worker appends to its spool."""
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One call of one Version for one Request."""
+
+    role: Role
+    tier: str
+    model: str
+    version: str  # the Version's name
+    rows: int  # rows sent
+    answered: int  # rows whose answer the caller got from this Attempt
+    busy_ns: int
+    pico_usd: int
+    outcome: Outcome = Outcome.SERVED
+    reason: str = ""  # a Reason's word, where the outcome isn't served
+    estimated: bool = False  # busy time up to the moment the call was given up
+
+
+class Record(Line, frozen=True, array_like=True, tag="record", gc=False):
+    """One Request as it is remembered. Times are ns since 1970 (`at_ns`) and durations in ns."""
+
+    id: bytes
+    at_ns: int
+    tenant: str
+    key: str
+    route: str
+    outcome: Outcome
+    reason: str  # a Reason's word, "" when served
+    rows: int
+    duration_ns: int
+    pico_usd: int
+    attempts: tuple[Attempt, ...]
+    predictions: tuple[str | None, ...] = ()  # by row, where the Model declares one
+    answered_by: tuple[int, ...] = ()  # by row: index into attempts; empty when one Attempt answered all
+    request_id: str = ""
+    traceparent: str = ""
+    degraded: str = ""  # why the answer is less sure than the policy wants: a Reason's word
+    region: str = ""
+
+
+class Feedback(Line, frozen=True, array_like=True, tag="feedback", gc=False):
+    """A later fact about a Record, or a row of it (row -1: the whole Record)."""
+
+    id: bytes
+    at_ns: int
+    tenant: str
+    record_id: bytes
+    row: int
+    name: str
+    value: bool | float | str
+
+
+class Uptime(Line, frozen=True, array_like=True, tag="uptime", gc=False):
+    """From when to when a worker kept a Version ready: the bill that busy time is taken from."""
+
+    run: str  # the worker's run
+    model: str
+    version: str
+    since_ns: int
+    until_ns: int
+    pico_per_hour: int
+
+
+class Summary(Line, frozen=True, array_like=True, tag="summary", gc=False):
+    """Requests of one minute folded together, because the spool was full: detail is lost, counts and money are not."""
+
+    id: bytes
+    minute_ns: int
+    tenant: str
+    route: str
+    tier: str
+    model: str
+    version: str
+    outcome: Outcome
+    requests: int
+    rows: int
+    answered: int
+    busy_ns: int
+    pico_usd: int
+
+
+AnyLine = Record | Feedback | Uptime | Summary
+
+
+def answering(attempts: Sequence[Attempt]) -> int:
+    """Index of the Attempt that answered most rows (of equals, and of none, the last); -1 without Attempts."""
+    best = len(attempts) - 1
+    for index in range(best - 1, -1, -1):
+        if attempts[index].answered > attempts[best].answered:
+            best = index
+    return best
+
+
+def parse_record_id(text: str) -> bytes | None:
+    """The id that `text` writes (52 lower-case hex digits), or None when it is malformed."""
+    return bytes.fromhex(text) if _RECORD_ID.fullmatch(text) else None
+
+
+def record_time_ns(record_id: bytes) -> int:
+    """When the Record of this id began, to the millisecond, in ns since 1970."""
+    return int.from_bytes(record_id[:6], "big") * 1_000_000

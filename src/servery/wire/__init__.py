@@ -1,0 +1,1 @@
+"""Bytes to terms and back, pure: one file per protocol."""

@@ -1,0 +1,211 @@
+"""The only file that knows the concrete classes: one function per kind of process.
+
+`python -m servery.wiring KIND SETTINGS LIFELINE` is how the supervisor starts the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servery.host.clock import Clock, Dice
+from servery.host.logs import start_logs
+from servery.host.ports import address_of
+from servery.host.settings import DataFolder
+from servery.host.supervisor import Child, Lifeline, Supervisor, python
+from servery.terms.change import Snapshot, Version
+from servery.terms.manifest import Model, Server
+from servery.terms.record import Uptime
+
+if TYPE_CHECKING:
+    from servery.gateway.pipeline import Pipeline
+    from servery.gateway.worker import Face, Worker
+    from servery.host.rpc import GrpcServer
+    from servery.targets.in_process import Runtime
+
+_SHIPPER_STOP_S = 30.0
+# The shipper yields to the workers where both want the same core: Records can wait, callers can't.
+_SHIPPER_NICE = 10
+# Requests make no reference cycles, so the collector finds next to nothing: it need not look every 700 objects.
+_COLLECT_EVERY = 50_000
+# A thread that wants the interpreter gets it this soon; the default of 5 ms would be seen in every latency.
+_SWITCH_S = 0.0005
+
+
+class WorkerSettings(msgspec.Struct, frozen=True):
+    data: str
+    listener: int  # descriptor
+    number: int
+    grpc: str = ""  # the address of the gRPC face; none: it is off
+
+
+class ShipperSettings(msgspec.Struct, frozen=True):
+    data: str
+
+
+class Listeners(msgspec.Struct, frozen=True):
+    """The sockets that callers reach. The worker binds gRPC's port itself; ours only keeps it."""
+
+    http: socket.socket
+    grpc: socket.socket | None
+
+
+def supervise(
+    folder: DataFolder,
+    lock: int,
+    snapshot: Snapshot,
+    listeners: Listeners,
+    said: Callable[[str, str], None],
+) -> Supervisor:
+    """The supervisor of one worker and one shipper. The shipper starts first and stops last.
+
+    It shares the folder's `lock`: were the supervisor killed, there would be two shippers otherwise for a moment.
+    """
+    drain = snapshot.manifest.server.drain
+    http, grpc = listeners.http, listeners.grpc
+    data = str(folder.path)
+    shipper = Child("shipper", _command("shipper", ShipperSettings(data)), (lock,), _SHIPPER_STOP_S)
+    worker = Child(
+        "worker",
+        _command("worker", WorkerSettings(data, http.fileno(), 0, address_of(grpc) if grpc is not None else "")),
+        (http.fileno(),),
+        drain.grace_s + drain.limit_s + 15.0,
+    )
+    return Supervisor([shipper, worker], [http] if grpc is None else [http, grpc], said)
+
+
+def _command(kind: str, settings: msgspec.Struct) -> tuple[str, ...]:
+    return python("-m", "servery.wiring", kind, msgspec.json.encode(settings).decode())
+
+
+def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
+    """A gateway worker: one event loop, one Table, one spool."""
+    import uvloop
+
+    from servery.control.apply import read_snapshot
+    from servery.gateway.body import Inflow
+    from servery.gateway.http import HttpFace
+    from servery.gateway.pipeline import Pipeline
+    from servery.gateway.table import compile_table
+    from servery.gateway.worker import Worker
+    from servery.host.asgi import HttpServer
+    from servery.store.spool import Spool
+    from servery.targets.in_process import InProcess
+
+    start_logs(f"worker-{settings.number}")
+    sys.setswitchinterval(_SWITCH_S)
+    gc.set_threshold(_COLLECT_EVERY, 20, 50)
+    clock, dice = Clock(), Dice()
+    folder = DataFolder(Path(settings.data))
+    snapshot = read_snapshot(folder.snapshot)
+    manifest = snapshot.manifest
+    run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
+    targets = {
+        name: InProcess(model, snapshot.versions[name], _loader(model, snapshot.versions[name]), clock)
+        for name, model in manifest.models.items()
+    }
+
+    def uptimes(now_ns: int) -> list[Uptime]:
+        return [line for target in targets.values() if (line := target.uptime(run, now_ns)) is not None]
+
+    async def serve() -> None:
+        spool = Spool(folder.spool, run, manifest.records, clock, uptimes)
+        pipeline = Pipeline(compile_table(snapshot, targets, folder.seal()), spool, clock, dice)
+        worker = Worker(pipeline, spool, list(targets.values()), manifest.server.drain, lifeline.say)
+        server = HttpServer(
+            HttpFace(pipeline, Inflow(manifest.server), worker.unready),
+            socket.socket(fileno=settings.listener),
+            manifest.server.receive_limit_s,
+            manifest.server.drain.limit_s,
+        )
+        faces: list[Face] = [server]
+        if settings.grpc:
+            faces.append(_grpc_server(settings.grpc, pipeline, worker, manifest.server))
+        lifeline.when_ended(worker.stop)
+        await worker.run(faces)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+        # All is written. Python would wait for the threads, and a call whose caller is gone can't be interrupted.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _grpc_server(address: str, pipeline: Pipeline, worker: Worker, server: Server) -> GrpcServer:
+    """The gRPC face, which takes 11 MB: imported where it is wanted."""
+    from servery.gateway.grpc import GrpcFace
+    from servery.host.rpc import GrpcServer
+
+    face = GrpcFace(pipeline, worker.unready)
+    return GrpcServer(face, address, min(server.max_body_mb << 20, 2**31 - 1), server.drain.limit_s)
+
+
+def _loader(model: Model, version: Version) -> Callable[[], Runtime]:
+    """What makes the runtime of a Version, off the event loop. What it loads is what was published, or nothing."""
+    from servery.control.resolve import answers_depend_on
+    from servery.runtimes.artifact import digest_of
+    from servery.runtimes.onnx import CannotRun, OnnxSession
+
+    def load() -> OnnxSession:
+        if version.signature is None:
+            raise CannotRun(version.problem)
+        if digest_of(map(Path, version.files), answers_depend_on(model)) != version.digest:
+            raise CannotRun(f"{version.artifact} is not the file that was published; start again to publish this one")
+        return OnnxSession(Path(version.artifact), version.signature, model.threads)
+
+    return load
+
+
+def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
+    """The shipper of this machine: from all spools to the ledger."""
+    from servery.control.apply import read_snapshot
+    from servery.store.shipper import Shipper
+
+    start_logs("shipper")
+    os.nice(_SHIPPER_NICE)
+    folder = DataFolder(Path(settings.data))
+    stop = threading.Event()
+    # A service manager may send these to every process. The supervisor says when: after the worker's last Record.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+    def watch() -> None:
+        lifeline.wait_ended()
+        stop.set()
+
+    threading.Thread(target=watch, daemon=True, name="lifeline").start()
+    records = read_snapshot(folder.snapshot).manifest.records
+    shipper = Shipper(folder.spool, folder.ledger, records, Clock())
+    lifeline.say("ready")
+    shipper.run(stop)
+
+
+def main() -> None:
+    """Run one process: KIND SETTINGS LIFELINE."""
+    from servery.control.apply import SnapshotError
+
+    kind, settings, descriptor = sys.argv[1:4]
+    lifeline = Lifeline(int(descriptor))
+    try:
+        if kind == "worker":
+            run_worker(msgspec.json.decode(settings, type=WorkerSettings), lifeline)
+        else:
+            run_shipper(msgspec.json.decode(settings, type=ShipperSettings), lifeline)
+    except SnapshotError as error:
+        logging.getLogger("servery").error("there is nothing to work by: %s; start again to publish it", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

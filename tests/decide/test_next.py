@@ -1,0 +1,246 @@
+"""The one decision of the request path: by tables, and whole Requests through a world that fails as it likes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servery.routing.next import Decision, Facts, Kind, Plan, Refuse, Settle, Step, Tried, Try, next  # noqa: A004
+from servery.terms.reasons import Reason
+from servery.terms.record import Role
+
+FAILURES = [Reason.MODEL_FAILED, Reason.WRONG_ANSWER, Reason.NO_ROOM, Reason.WARMING, Reason.MODEL_UNAVAILABLE]
+CASCADE = Plan(Kind.CASCADE, (Step("cheap", 0.9), Step("mid", 0.8), Step("premium")))
+FIXED = Plan(Kind.FIXED, (Step("cheap", 0.9), Step("premium")))
+TWO = Facts(2, 100)
+
+Table = list[tuple[str, Plan, list[Tried], Facts, int, Decision]]
+
+DECISIONS: Table = [
+    ("the first step comes first", CASCADE, [], TWO, 0, Try(0, None, Role.SERVE)),
+    ("a closed step is left out", CASCADE, [], Facts(2, 100, frozenset({0})), 0, Try(1, None, Role.SERVE)),
+    ("all closed", FIXED, [], Facts(1, 100, frozenset({0, 1})), 0, Refuse(Reason.NO_CANDIDATE)),
+    ("too late to begin", FIXED, [], TWO, 100, Refuse(Reason.DEADLINE_EXCEEDED)),
+    ("all sure", CASCADE, [Tried(0, None, None, [0.9, 1.0])], TWO, 0, Settle()),
+    ("fixed asks for no confidence", FIXED, [Tried(0, None, None, [0.0, 0.0])], TWO, 0, Settle()),
+    ("no confidence is given", CASCADE, [Tried(0, None)], TWO, 0, Settle()),
+    ("one goes on", CASCADE, [Tried(0, None, None, [0.9, 0.89])], TWO, 0, Try(1, (1,), Role.SERVE)),
+    ("all go on", CASCADE, [Tried(0, None, None, [0.1, 0.1])], TWO, 0, Try(1, None, Role.SERVE)),
+    ("NaN goes on", CASCADE, [Tried(0, None, None, [math.nan, 0.99])], TWO, 0, Try(1, (0,), Role.SERVE)),
+    ("a failed step's rows go on", FIXED, [Tried(0, None, Reason.NO_ROOM)], TWO, 0, Try(1, None, Role.FALLBACK)),
+    (
+        "the rows of a failed part go on",
+        CASCADE,
+        [Tried(0, None, None, [0.9, 0.1]), Tried(1, (1,), Reason.MODEL_FAILED)],
+        TWO,
+        0,
+        Try(2, (1,), Role.FALLBACK),
+    ),
+    (
+        "lateness is no reason where no step was left",
+        FIXED,
+        [Tried(0, None, Reason.NO_ROOM), Tried(1, None, Reason.MODEL_FAILED)],
+        TWO,
+        100,
+        Refuse(Reason.MODEL_FAILED),
+    ),
+    (
+        "each row has its own answer",
+        CASCADE,
+        [Tried(0, None, None, [0.9, 0.1]), Tried(1, (1,), None, [0.8])],
+        TWO,
+        0,
+        Settle((0, 1)),
+    ),
+    (
+        "where no step is left, the best so far stands",
+        CASCADE,
+        [Tried(0, None, None, [0.9, 0.1]), Tried(1, (1,), Reason.NO_ROOM), Tried(2, (1,), Reason.MODEL_FAILED)],
+        TWO,
+        0,
+        Settle((0, 0), Reason.MODEL_FAILED),
+    ),
+    (
+        "after the deadline, the best so far stands",
+        CASCADE,
+        [Tried(0, None, None, [0.9, 0.1])],
+        TWO,
+        100,
+        Settle((0, 0), Reason.DEADLINE_EXCEEDED),
+    ),
+    (
+        "the fallback's answer is as good as any",
+        FIXED,
+        [Tried(0, None, Reason.NO_ROOM), Tried(1, None)],
+        TWO,
+        0,
+        Settle(),
+    ),
+    (
+        "nobody answered: the last failure is told",
+        FIXED,
+        [Tried(0, None, Reason.NO_ROOM), Tried(1, None, Reason.MODEL_FAILED)],
+        TWO,
+        0,
+        Refuse(Reason.MODEL_FAILED),
+    ),
+    (
+        "nobody answered in time",
+        FIXED,
+        [Tried(0, None, Reason.MODEL_FAILED)],
+        TWO,
+        100,
+        Refuse(Reason.DEADLINE_EXCEEDED),
+    ),
+    ("no rows are all answered", CASCADE, [Tried(0, None, None, [])], Facts(0, 100), 0, Settle()),
+]
+
+
+@pytest.mark.parametrize(("plan", "tried", "facts", "now", "decision"), [row[1:] for row in DECISIONS],
+                         ids=[row[0] for row in DECISIONS])  # fmt: skip
+def test_the_table(plan: Plan, tried: list[Tried], facts: Facts, now: int, decision: Decision) -> None:
+    assert next(plan, tried, facts, now) == decision
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    accepts = draw(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=5))
+    return Plan(draw(st.sampled_from(Kind)), tuple(Step(f"t{at}", accept) for at, accept in enumerate(accepts)))
+
+
+confidence = st.floats(0, 1) | st.just(math.nan)
+
+
+class World:
+    """What happens to one Request: each step fails or answers, and each call takes its time."""
+
+    def __init__(self, plan: Plan, facts: Facts, draw: Callable[..., Any]) -> None:
+        self.plan, self.facts, self._draw = plan, facts, draw
+        self.now = 0
+        self.tried: list[Tried] = []
+        self.tries: list[Try] = []
+
+    def perform(self, decision: Try) -> None:
+        count = self.facts.rows if decision.rows is None else len(decision.rows)
+        self.tries.append(decision)
+        self.now += self._draw(st.integers(0, 60))
+        failure = self._draw(st.none() | st.sampled_from(FAILURES))
+        sure = None
+        if failure is None and self.plan.steps[decision.step].accept is not None and self._draw(st.booleans()):
+            sure = self._draw(st.lists(confidence, min_size=count, max_size=count))
+        self.tried.append(Tried(decision.step, decision.rows, failure, sure))
+
+    def run(self) -> Settle | Refuse:
+        for _ in range(len(self.plan.steps) + 1):
+            decision = next(self.plan, self.tried, self.facts, self.now)
+            if not isinstance(decision, Try):
+                return decision
+            assert self.now < self.facts.deadline_ns
+            self.perform(decision)
+        raise AssertionError("no end within one call per step")
+
+    def wants_more(self, at: int) -> set[int]:
+        """The rows whose answer from Attempt `at` was less sure than wanted."""
+        tried = self.tried[at]
+        accept = self.plan.steps[tried.step].accept
+        if self.plan.kind is Kind.FIXED or accept is None or tried.failure or tried.confidences is None:
+            return set()
+        return {row for row, sure in zip(self.sent(at), tried.confidences, strict=True) if not sure >= accept}
+
+    def sent(self, at: int) -> list[int]:
+        rows = self.tried[at].rows
+        return list(range(self.facts.rows)) if rows is None else list(rows)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[World, Settle | Refuse]:
+    plan = draw(plans())
+    closed = draw(st.frozensets(st.integers(0, len(plan.steps) - 1)))
+    facts = Facts(draw(st.integers(0, 6)), draw(st.integers(0, 150)), closed)
+    world = World(plan, facts, draw)
+    return world, world.run()
+
+
+@given(worlds())
+def test_steps_are_tried_once_in_order_and_never_closed(ran: tuple[World, Settle | Refuse]) -> None:
+    world, _ = ran
+    steps = [attempt.step for attempt in world.tries]
+    assert steps == sorted(set(steps))
+    assert not set(steps) & world.facts.closed
+
+
+@given(worlds())
+def test_every_row_is_answered_by_one_attempt_that_was_sent_it(ran: tuple[World, Settle | Refuse]) -> None:
+    world, end = ran
+    if isinstance(end, Refuse):
+        return
+    by_row = end.by_row
+    if by_row is None:
+        assert world.tried[-1].rows is None
+        assert world.tried[-1].failure is None
+        return
+    assert len(by_row) == world.facts.rows
+    for row, at in enumerate(by_row):
+        assert world.tried[at].failure is None
+        assert row in world.sent(at)
+        later = range(at + 1, len(world.tried))
+        assert not any(row in world.sent(other) and world.tried[other].failure is None for other in later)
+
+
+@given(worlds())
+def test_a_row_goes_on_only_when_it_failed_or_is_not_sure(ran: tuple[World, Settle | Refuse]) -> None:
+    world, _ = ran
+    for at in range(1, len(world.tried)):
+        before = world.tried[at - 1]
+        want = set(world.sent(at - 1)) if before.failure else world.wants_more(at - 1)
+        assert set(world.sent(at)) == want
+        assert world.tries[at].role is (Role.FALLBACK if before.failure else Role.SERVE)
+
+
+@given(worlds())
+def test_it_refuses_only_when_a_row_has_no_answer(ran: tuple[World, Settle | Refuse]) -> None:
+    world, end = ran
+    answered = {row for at, tried in enumerate(world.tried) if not tried.failure for row in world.sent(at)}
+    some_attempt = any(not tried.failure for tried in world.tried)
+    assert isinstance(end, Settle) == (some_attempt and answered == set(range(world.facts.rows)))
+    if isinstance(end, Refuse) and not world.tried:
+        late = world.facts.deadline_ns == 0
+        assert end.reason is (Reason.DEADLINE_EXCEEDED if late else Reason.NO_CANDIDATE)
+    elif isinstance(end, Refuse):
+        told = {tried.failure for tried in world.tried}
+        assert end.reason in told | {Reason.DEADLINE_EXCEEDED}
+
+
+@given(worlds())
+def test_degraded_only_when_a_row_wanted_more(ran: tuple[World, Settle | Refuse]) -> None:
+    world, end = ran
+    if not isinstance(end, Settle):
+        return
+    last = len(world.tried) - 1
+    by_row = end.by_row or (last,) * world.facts.rows
+    unsure = {row for row, at in enumerate(by_row) if row in world.wants_more(at)}
+    if end.degraded is not None:
+        assert unsure
+        assert end.degraded in {tried.failure for tried in world.tried} | {Reason.DEADLINE_EXCEEDED}
+    if unsure and world.tried[last].failure:
+        assert end.degraded is not None
+
+
+@given(worlds())
+def test_fixed_never_splits(ran: tuple[World, Settle | Refuse]) -> None:
+    world, end = ran
+    if world.plan.kind is Kind.FIXED:
+        assert all(attempt.rows is None for attempt in world.tries)
+        assert isinstance(end, Refuse) or len(set(end.by_row or ())) <= 1
+
+
+@given(plans(), st.lists(st.just(math.nan), min_size=1, max_size=4))
+def test_nan_never_passes_a_threshold(plan: Plan, sure: list[float]) -> None:
+    decision = next(plan, [Tried(0, None, None, sure)], Facts(len(sure), 10), 0)
+    if plan.kind is Kind.CASCADE and plan.steps[0].accept is not None and len(plan.steps) > 1:
+        assert decision == Try(1, None, Role.SERVE)
