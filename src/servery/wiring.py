@@ -112,8 +112,9 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     manifest = snapshot.manifest
     run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
     targets = {
-        name: InProcess(model, snapshot.versions[name], _loader(model, snapshot.versions[name]), clock)
+        (name, version.number): InProcess(model, version, _loader(model, version), clock)
         for name, model in manifest.models.items()
+        for version in snapshot.models[name].versions
     }
 
     def uptimes(now_ns: int) -> list[Uptime]:

@@ -66,7 +66,7 @@ FAULTS = [
     ("servery: 1\nmodels: []", 2, 1, "models", "can't be a list", "a mapping from names"),
     ("servery: 1\nmodels:", 2, 1, "models", "can't be nothing", "a mapping from names"),
     ("servery: 1\nmodels: {a: 1}", 2, 13, "models.a", "can't be the number 1", "`runtime`"),
-    ("servery: 1\nmodels: {a: {runtime: onnx}}", 2, 10, "models.a", "'artifact' is missing", "add `artifact:`"),
+    ("servery: 1\nmodels: {a: {artifact: x}}", 2, 10, "models.a", "'runtime' is missing", "add `runtime:`"),
     ("servery: 1\nmodels: {1: {runtime: onnx, artifact: x}}", 2, 10, "models", "a key must be text", 'quotes: "1"'),
     ("servery: 1\nregion: 1", 2, 9, "region", "can't be the number 1", 'in quotes: "1"'),
     ("servery: 1\nregion: yes\nregion: no", 3, 1, "region", "written twice (first on line 2)", "keep one"),

@@ -40,7 +40,7 @@ def test_the_example_on_the_manifest_page_is_a_good_manifest(tmp_path: Path) -> 
     declared = declare(tmp_path / "servery.yaml")
     assert declared.problems == ()
     assert declared.manifest is not None
-    assert validate(declared.manifest, (), declared.places) == ()
+    assert validate(declared.manifest, {}, declared.places) == ()
 
 
 def test_every_key_of_the_manifest_has_a_meaning() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from servery.control.declare import declare
 from servery.control.validate import validate
-from servery.terms.change import Problem, Version
+from servery.terms.change import Problem, Served, Version
 from servery.terms.tensors import Signature, TensorSpec
 
 GOOD = """\
@@ -58,11 +58,11 @@ def problems_of(tmp_path: Path, text: str, **signatures: Signature | None) -> tu
     path.write_text(text)
     declared = declare(path)
     assert declared.sound is not None
-    versions = tuple(
-        Version(name, "1", "d", "/artifact", signature=signatures.get(name, SIGNATURE))
+    models = {
+        name: Served((Version(name, "1", "d", "/artifact", signature=signatures.get(name, SIGNATURE)),))
         for name in declared.sound.models
-    )
-    return (*declared.problems, *validate(declared.sound, versions, declared.places))
+    }
+    return (*declared.problems, *validate(declared.sound, models, declared.places))
 
 
 def test_a_manifest_that_holds_has_no_problems(tmp_path: Path) -> None:
@@ -73,6 +73,49 @@ CHEAP = "{name: cheap, model: small, share: [0.6, 0.9], accept: {confidence: 0.9
 PREMIUM = "{name: premium, model: large, share: [0.1, 0.4]}"
 CHANGES = [
     # (what is written, what stands there instead, where, message, fix)
+    ("    artifact: large.onnx\n", "", "models.large", "`artifact` is missing", "`artifact: PATH`"),
+    (
+        "    artifact: large.onnx\n",
+        "    artifact: l\n    artifacts: [{number: 1, artifact: x}]\n",
+        "models.large",
+        "are both there",
+        "not both",
+    ),
+    (
+        "    artifact: large.onnx\n",
+        "    artifacts: [{number: 1, artifact: x}, {number: 1, artifact: y}]\n",
+        "models.large.artifacts[1].number",
+        "two artifacts have the number 1",
+        "its own number",
+    ),
+    (
+        "    artifact: large.onnx\n",
+        "    artifact: l\n    versions: {latest: 2, all: true}\n",
+        "models.large.versions",
+        "say different things",
+        "write one",
+    ),
+    (
+        "    artifact: large.onnx\n",
+        "    artifact: l\n    labels: {stable: 2}\n",
+        "models.large.labels.stable",
+        "points at 2, which is not served",
+        "point it at one of 1",
+    ),
+    (
+        "    artifact: large.onnx\n",
+        '    artifact: l\n    labels: {"2": 1}\n',
+        "models.large.labels.2",
+        "looks like a number",
+        "use a word",
+    ),
+    (
+        "model: large",
+        "model: large, version: stable",
+        "routes.digits.tiers[1].version",
+        "no version 'stable'",
+        "one of 1",
+    ),
     ("model: large", "model: larg", "routes.digits.tiers[1].model", "no model 'larg'", "did you mean `large`?"),
     ("model: large", "model: xyz", "routes.digits.tiers[1].model", "no model 'xyz'", "the models are `small`, `large`"),
     ("name: premium", "name: cheap", "routes.digits.tiers[1].name", "two tiers are called 'cheap'", "its own name"),

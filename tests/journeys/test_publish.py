@@ -36,13 +36,13 @@ def folder(tmp_path: Path) -> DataFolder:
 
 
 def test_what_is_published_is_what_is_read(checked: Checked, folder: DataFolder) -> None:
-    snapshot = publish(checked.declared, checked.versions, next_epoch(folder), folder)
+    snapshot = publish(checked.declared, checked.models, next_epoch(folder), folder)
     assert read_snapshot(folder.snapshot) == snapshot
     assert snapshot.epoch == 1
     assert snapshot.manifest == checked.manifest
     assert snapshot.manifest_digest == checked.digest
-    assert snapshot.versions["one"].signature is not None
-    assert Path(snapshot.versions["one"].artifact).is_absolute()
+    assert snapshot.models["one"].latest.signature is not None
+    assert Path(snapshot.models["one"].latest.artifact).is_absolute()
     assert folder.snapshot.stat().st_mode & 0o777 == 0o600
     assert {path.name for path in folder.path.iterdir()} == {"snapshot.json", "spool"}
 
@@ -50,10 +50,9 @@ def test_what_is_published_is_what_is_read(checked: Checked, folder: DataFolder)
 def test_a_broken_artifact_costs_its_own_model_only(checked: Checked) -> None:
     assert checked.servable
     assert [problem.where for problem in checked.problems] == ["models.two.artifact"]
-    by_name = {version.model: version for version in checked.versions}
-    assert "not an ONNX model" in by_name["two"].problem
-    assert by_name["two"].digest == ""
-    assert by_name["one"].problem == ""
+    assert "not an ONNX model" in checked.models["two"].latest.problem
+    assert checked.models["two"].latest.digest == ""
+    assert checked.models["one"].latest.problem == ""
 
 
 def test_a_manifest_with_an_error_is_not_servable(tmp_path: Path, checked: Checked) -> None:
@@ -64,7 +63,7 @@ def test_a_manifest_with_an_error_is_not_servable(tmp_path: Path, checked: Check
 
 def test_epochs_count_up_and_start_again_when_the_last_cannot_be_read(checked: Checked, folder: DataFolder) -> None:
     for epoch in (1, 2, 3):
-        assert publish(checked.declared, checked.versions, next_epoch(folder), folder).epoch == epoch
+        assert publish(checked.declared, checked.models, next_epoch(folder), folder).epoch == epoch
     folder.snapshot.write_bytes(b'{"epoch": 9')
     assert next_epoch(folder) == 1
 
@@ -84,24 +83,24 @@ def test_a_new_file_that_was_left_behind_is_written_over_and_keeps_no_open_mode(
     left = folder.path / "snapshot.new"
     left.write_text("x" * 100_000)
     left.chmod(0o644)
-    snapshot = publish(checked.declared, checked.versions, 1, folder)
+    snapshot = publish(checked.declared, checked.models, 1, folder)
     assert read_snapshot(folder.snapshot) == snapshot
     assert folder.snapshot.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_snapshot_that_cannot_be_written_leaves_the_old_one(checked: Checked, folder: DataFolder) -> None:
-    first = publish(checked.declared, checked.versions, 1, folder)
+    first = publish(checked.declared, checked.models, 1, folder)
     (folder.path / "snapshot.new").mkdir()
     with pytest.raises(IsADirectoryError):
-        publish(checked.declared, checked.versions, 2, folder)
+        publish(checked.declared, checked.models, 2, folder)
     assert read_snapshot(folder.snapshot) == first
 
 
 def test_the_version_changes_with_the_artifact_and_not_with_what_does_not_answer(
     tmp_path: Path, checked: Checked
 ) -> None:
-    first = checked.versions[0].digest
+    first = checked.models["one"].latest.digest
     (tmp_path / "servery.yaml").write_text(MANIFEST.replace("artifact: one.onnx", "artifact: one.onnx, threads: 2"))
-    assert check(tmp_path / "servery.yaml").versions[0].digest == first
+    assert check(tmp_path / "servery.yaml").models["one"].latest.digest == first
     artifacts.classifier(tmp_path / "one.onnx", seed=9)
-    assert check(tmp_path / "servery.yaml").versions[0].digest != first
+    assert check(tmp_path / "servery.yaml").models["one"].latest.digest != first

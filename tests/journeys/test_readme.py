@@ -125,7 +125,7 @@ def test_the_manifest_that_it_shows_is_good(tmp_path: Path) -> None:
     declared = declare(tmp_path / "servery.yaml")
     assert declared.problems == ()
     assert declared.manifest is not None
-    assert validate(declared.manifest, (), declared.places) == ()
+    assert validate(declared.manifest, {}, declared.places) == ()
 
 
 def test_it_is_short() -> None:

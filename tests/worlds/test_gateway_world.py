@@ -17,7 +17,7 @@ from servery.gateway.pipeline import Pipeline, Reply
 from servery.gateway.table import Entry, compile_table
 from servery.host.clock import Dice
 from servery.host.eager import eagerly
-from servery.terms.change import Snapshot
+from servery.terms.change import Served, Snapshot
 from servery.terms.manifest import (
     Accept,
     Confidence,
@@ -150,8 +150,9 @@ class World:
         for target in self.targets.values():
             target.refusal = self.draw.choice((None,) * 8 + (Reason.WARMING, Reason.MODEL_UNAVAILABLE))
             target.sure = lambda _: self.draw.choice((0.2, 0.9, float("nan")))
-        versions = {name: target.version for name, target in self.targets.items()}
-        table = compile_table(Snapshot(1, declared, "", versions), self.targets, b"secret")
+        models = {name: Served((target.version,)) for name, target in self.targets.items()}
+        targets = {(name, "1"): target for name, target in self.targets.items()}
+        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret")
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:

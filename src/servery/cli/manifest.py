@@ -14,9 +14,11 @@ from servery.terms.manifest import Manifest
 
 
 class CheckedModel(msgspec.Struct, frozen=True):
-    """A Model of a manifest that was found good."""
+    """A Version of a Model, of a manifest that was found good."""
 
     name: str
+    number: str
+    labels: tuple[str, ...]
     runtime: str
     version: str
     inputs: tuple[str, ...]
@@ -93,12 +95,15 @@ def _report(file: Path, checked: Checked) -> CheckReport:
     models = tuple(
         CheckedModel(
             version.model,
+            version.number,
+            tuple(label for label, number in served.labels.items() if number == version.number),
             manifest.models[version.model].runtime,
             version.digest,
             tuple(spec.name for spec in version.signature.inputs) if version.signature else (),
             tuple(spec.name for spec in version.signature.outputs) if version.signature else (),
         )
-        for version in checked.versions
+        for served in checked.models.values()
+        for version in served.versions
     )
     routes = tuple(
         CheckedRoute(name, route.policy.kind, tuple(f"{tier.name}={tier.model}" for tier in route.tiers))
@@ -111,7 +116,8 @@ def _summarise(report: CheckReport) -> None:
     typer.echo(f"{report.file}: good (digest {report.digest[:12]})")
     for model in report.models:
         tensors = f"{', '.join(model.inputs)} → {', '.join(model.outputs)}"
-        typer.echo(f"  model   {model.name}  {model.runtime}  version {model.version[:12]}  {tensors}")
+        number = ", ".join((model.number, *model.labels))
+        typer.echo(f"  model   {model.name}  {model.runtime}  version {number} ({model.version[:12]})  {tensors}")
     for route in report.routes:
         typer.echo(f"  route   {route.name}  {route.policy}  {', '.join(route.tiers)}")
     for tenant in report.tenants:

@@ -50,7 +50,7 @@ def up(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
     )
     try:
-        snapshot = publish(checked.declared, checked.versions, next_epoch(folder), folder)
+        snapshot = publish(checked.declared, checked.models, next_epoch(folder), folder)
     except OSError as error:
         _fail_on_folder(folder, error)
     address = _address(listeners.http)

@@ -11,7 +11,7 @@ from servery.control.declare import Declared, declare
 from servery.control.resolve import resolve
 from servery.control.validate import validate
 from servery.host.settings import DataFolder
-from servery.terms.change import Problem, Severity, Snapshot, Version
+from servery.terms.change import Problem, Served, Severity, Snapshot
 from servery.terms.manifest import Manifest
 
 
@@ -23,7 +23,7 @@ class Checked(msgspec.Struct, frozen=True):
     """A file that went through declare, resolve and validate; all problems, in the order of their lines."""
 
     declared: Declared
-    versions: tuple[Version, ...]
+    models: dict[str, Served]
     problems: tuple[Problem, ...]
 
     @property
@@ -43,13 +43,13 @@ class Checked(msgspec.Struct, frozen=True):
 def check(path: Path) -> Checked:
     """All that is wrong with the manifest at `path`, at once. Never raises for what the file holds."""
     declared = declare(path)
-    versions: tuple[Version, ...] = ()
+    models: dict[str, Served] = {}
     problems = declared.problems
     if declared.sound is not None:
         resolved = resolve(declared.sound, path.parent, declared.places)
-        versions = resolved.versions
-        problems = (*problems, *resolved.problems, *validate(declared.sound, versions, declared.places))
-    return Checked(declared, versions, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))))
+        models = resolved.models
+        problems = (*problems, *resolved.problems, *validate(declared.sound, models, declared.places))
+    return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))))
 
 
 def next_epoch(folder: DataFolder) -> int:
@@ -60,10 +60,10 @@ def next_epoch(folder: DataFolder) -> int:
         return 1
 
 
-def publish(declared: Declared, versions: tuple[Version, ...], epoch: int, folder: DataFolder) -> Snapshot:
+def publish(declared: Declared, models: dict[str, Served], epoch: int, folder: DataFolder) -> Snapshot:
     """Write the Snapshot so that a reader sees the old one or the new one, whole, even after a power cut; OSError."""
     assert declared.manifest is not None, "only a manifest without errors is published"
-    snapshot = Snapshot(epoch, declared.manifest, declared.digest, {version.model: version for version in versions})
+    snapshot = Snapshot(epoch, declared.manifest, declared.digest, models)
     fresh = folder.snapshot.with_suffix(".new")
     # Only its owner may read it: it names tenants and the hashes of their keys.
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from servery.control.places import Places, at, did_you_mean
-from servery.terms.change import Problem, Version
+from servery.terms.change import Problem, Served
 from servery.terms.manifest import Confidence, Model, Route
 from servery.terms.tensors import Signature, TensorSpec
 
@@ -33,12 +33,14 @@ def check_model(name: str, model: Model, signature: Signature, places: Places) -
             yield places.problem(here, message, f"name an output of shape [rows] or [rows, 1]; {_outputs(signature)}")
 
 
-def check_tiers(route: Route, versions: Mapping[str, Version], where: str, places: Places) -> Iterator[Problem]:
+def check_tiers(route: Route, models: Mapping[str, Served], where: str, places: Places) -> Iterator[Problem]:
     """Whether every tier can answer what the others can: a caller of the Route must not see which one did."""
     known = [
         (index, tier.name, signature)
         for index, tier in enumerate(route.tiers)
-        if tier.model in versions and (signature := versions[tier.model].signature) is not None
+        if tier.model in models
+        and (version := models[tier.model].named(tier.version)) is not None
+        and (signature := version.signature) is not None
     ]
     if len(known) < 2:
         return

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from servery.control.fits import check_model, check_tiers
 from servery.control.places import Places, at, did_you_mean
-from servery.terms.change import Problem, Version
-from servery.terms.manifest import Manifest, Route, Tier
+from servery.terms.change import Problem, Served
+from servery.terms.manifest import Manifest, Model, Route, Tier
 from servery.terms.residency import may_flow
 
 
-def validate(manifest: Manifest, versions: tuple[Version, ...], places: Places) -> tuple[Problem, ...]:
+def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -> tuple[Problem, ...]:
     """What can't hold, each with its place and its fix.
 
     `manifest` may be what remains of a broken file: a part that was written but is not in it is never called missing.
     """
-    by_model = {version.model: version for version in versions}
     problems = [*_names(manifest, places), *_tenants(manifest, places)]
     for name, model in manifest.models.items():
-        if (version := by_model.get(name)) is not None and version.signature is not None:
-            problems.extend(check_model(name, model, version.signature, places))
+        if (served := models.get(name)) is not None:
+            problems.extend(_versions(name, model, served, places))
+            signatures = [version.signature for version in served.versions if version.signature is not None]
+            found = [problem for signature in signatures for problem in check_model(name, model, signature, places)]
+            problems.extend(dict.fromkeys(found))  # said once, though several Versions have it
     for name, route in manifest.routes.items():
         where = at("routes", name)
-        problems.extend(_tiers(manifest, route, where, places))
+        problems.extend(_tiers(manifest, models, route, where, places))
         problems.extend(_promises(manifest, route, where, places))
         problems.extend(_residency(manifest, name, route, places))
-        problems.extend(check_tiers(route, by_model, where, places))
+        problems.extend(check_tiers(route, models, where, places))
     return tuple(problems)
 
 
@@ -63,7 +65,34 @@ def _name(name: str, where: str, places: Places) -> Iterator[Problem]:
         yield places.problem(where, message, "leave them out")
 
 
-def _tiers(manifest: Manifest, route: Route, where: str, places: Places) -> Iterator[Problem]:
+def _versions(name: str, model: Model, served: Served, places: Places) -> Iterator[Problem]:
+    """Where the artifacts are, and whether labels name what is served."""
+    where = at("models", name)
+    if bool(model.artifact) == bool(model.artifacts):
+        message = "`artifact` and `artifacts` are both there" if model.artifact else "`artifact` is missing"
+        yield places.problem(where, message, "write `artifact: PATH`, or a list under `artifacts`, not both")
+    first: dict[int, int] = {}
+    for index, one in enumerate(model.artifacts):
+        if first.setdefault(one.number, index) != index:
+            here = at(where, "artifacts", index, "number")
+            yield places.problem(here, f"two artifacts have the number {one.number}", "give each its own number")
+    chosen = model.versions
+    if (chosen.latest is not None) + (chosen.only is not None) + chosen.all > 1:
+        message = "`latest`, `only` and `all` say different things about which versions are served"
+        yield places.problem(at(where, "versions"), message, "write one of them")
+    numbers = [version.number for version in served.versions]
+    for label, number in model.labels.items():
+        here = at(where, "labels", label)
+        if label.isdigit():
+            yield places.problem(here, f"the label {label!r} looks like a number", "use a word, such as `stable`")
+        elif str(number) not in numbers:
+            fix = f"point it at one of {', '.join(numbers)}, or serve {number} too with `versions: {{only: [{number}, …]}}`"
+            yield places.problem(here, f"the label {label!r} points at {number}, which is not served", fix)
+
+
+def _tiers(
+    manifest: Manifest, models: Mapping[str, Served], route: Route, where: str, places: Places
+) -> Iterator[Problem]:
     first: dict[str, int] = {}
     cascade = route.policy.kind == "cascade"
     for index, tier in enumerate(route.tiers):
@@ -71,7 +100,7 @@ def _tiers(manifest: Manifest, route: Route, where: str, places: Places) -> Iter
         if first.setdefault(tier.name, index) != index:
             message = f"two tiers are called {tier.name!r} (tiers {first[tier.name]} and {index})"
             yield places.problem(at(here, "name"), message, "give each tier of a route its own name")
-        yield from _points_at(manifest, tier, here, places)
+        yield from _points_at(manifest, models, tier, here, places)
         if tier.accept is not None and not cascade:
             message = "`accept` does nothing under the policy `fixed`: its first tier answers every row"
             yield places.problem(
@@ -84,8 +113,18 @@ def _tiers(manifest: Manifest, route: Route, where: str, places: Places) -> Iter
     yield from _shares(route, where, places)
 
 
-def _points_at(manifest: Manifest, tier: Tier, here: str, places: Places) -> Iterator[Problem]:
-    if tier.model in manifest.models or places.wrote(at("models", tier.model)):
+def _points_at(
+    manifest: Manifest, models: Mapping[str, Served], tier: Tier, here: str, places: Places
+) -> Iterator[Problem]:
+    if tier.model in manifest.models:
+        served = models.get(tier.model)
+        if served is not None and served.named(tier.version) is None:
+            known = [*served.labels, *(version.number for version in served.versions)]
+            fix = f"name one of {', '.join(known)}, or serve it: `versions` of {at('models', tier.model)}"
+            message = f"the model {tier.model!r} serves no version {tier.version!r}"
+            yield places.problem(at(here, "version"), message, fix)
+        return
+    if places.wrote(at("models", tier.model)):
         return
     guess = did_you_mean(tier.model, manifest.models)
     known = ", ".join(f"`{name}`" for name in manifest.models)

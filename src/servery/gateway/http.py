@@ -107,8 +107,7 @@ class HttpAsk:
         return oip.decode_infer(self._body, self._header_length)
 
     def encode(self, entry: Entry, inference: Inference, answer: Answer) -> None:
-        version = entry.versions[0] if entry.versions else ""
-        self.chunks, self.json_length = oip.encode_infer(entry.name, version, inference, answer)
+        self.chunks, self.json_length = oip.encode_infer(entry.name, entry.version, inference, answer)
 
     async def left(self) -> None:
         await self._gone()
@@ -134,11 +133,11 @@ class HttpFace:
         """Answer an infer call; None when the caller has left."""
         fields: HeaderMap = dict(headers)
         try:
-            entry = self._pipeline.table.infer_paths.get(url)
-            if entry is None:  # the Table was swapped while the body arrived
+            named = self._pipeline.table.infer_paths.get(url)
+            if named is None:  # the Table was swapped while the body arrived
                 raise Refusal(Reason.NOT_FOUND, "this route or model was just removed")
             caller = self._pipeline.identify(_key(fields))
-            ask = HttpAsk(entry.name, "", fields, body, gone)
+            ask = HttpAsk(*named, fields, body, gone)
             return self._response(ask, await self._pipeline.answer(caller, ask))
         except Refusal as refusal:
             return _refused(refusal, _echo(fields))

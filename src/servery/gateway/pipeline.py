@@ -154,10 +154,12 @@ def find_entry(table: Table, called: str, version: str) -> Entry:
         raise Refusal(Reason.NOT_FOUND, f"no route or model is called '{called[:128]}'; there is {_names(table)}")
     if version and not entry.versions:
         raise Refusal(Reason.NOT_FOUND, f"'{called}' is a route, and routes have no versions; leave /versions/… out")
-    if version and version not in entry.versions:
-        raise Refusal(
-            Reason.NOT_FOUND, f"'{called}' has no version '{version[:64]}'; it has {', '.join(entry.versions)}"
-        )
+    if version:
+        named = entry.by_version.get(version)
+        if named is None:
+            known = ", ".join(entry.by_version)
+            raise Refusal(Reason.NOT_FOUND, f"'{called}' has no version '{version[:64]}'; it has {known}")
+        return named
     return entry
 
 

@@ -90,8 +90,7 @@ class GrpcAsk:
         return oip_grpc.decode_infer(self._request)
 
     def encode(self, entry: Entry, inference: Inference, answer: Answer) -> None:
-        version = entry.versions[0] if entry.versions else ""
-        self.response = oip_grpc.encode_infer(entry.name, version, inference, answer)
+        self.response = oip_grpc.encode_infer(entry.name, entry.version, inference, answer)
 
     def leave(self) -> None:
         self._left = True

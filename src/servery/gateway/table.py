@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -44,6 +44,9 @@ class Target(Protocol):
     def give_up(self, job: Any) -> Called: ...
 
 
+Targets = Mapping[tuple[str, str], Target]  # by Model and number
+
+
 class TierEntry(msgspec.Struct, frozen=True):
     """A Tier ready to be called. `judged` are the outputs that the policy and the Record need besides the caller's."""
 
@@ -70,7 +73,9 @@ class Entry(msgspec.Struct, frozen=True):
     output_names: tuple[str, ...]
     datatypes: dict[str, str]  # of outputs
     by_row: tuple[str, ...]  # outputs whose first dimension counts rows
-    versions: tuple[str, ...] = ()
+    version: str = ""  # the number that answers; a Route has none
+    versions: tuple[str, ...] = ()  # all that are served
+    by_version: dict[str, Entry] = {}  # by number and by label
     closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
 
     @property
@@ -107,7 +112,7 @@ class Table(msgspec.Struct, frozen=True):
     entries: dict[str, Entry]
     tenancies: dict[str, Tenancy]
     targets: tuple[Target, ...]
-    infer_paths: dict[bytes, Entry]  # raw path → Entry, for the calls that need no parsing
+    infer_paths: dict[bytes, tuple[str, str]]  # raw path → name and version, for the calls that need no parsing
 
     def unready(self) -> list[str]:
         """Why this worker can't keep its promises now; empty when every Route has an answer.
@@ -124,19 +129,14 @@ class Table(msgspec.Struct, frozen=True):
         return [f"{name}: {self.entries[name].unready}" for name in unready]
 
 
-def compile_table(snapshot: Snapshot, targets: Mapping[str, Target], secret: bytes) -> Table:
-    """The Table of a Snapshot over the worker's Targets (by Model)."""
+def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes) -> Table:
+    """The Table of a Snapshot over the worker's Targets."""
     manifest = snapshot.manifest
-    entries = {name: _route_entry(name, route, manifest, targets) for name, route in manifest.routes.items()}
+    entries = {name: _route_entry(name, route, snapshot, targets) for name, route in manifest.routes.items()}
     for name, model in manifest.models.items():
         if model.expose or not manifest.tenants:
-            entries[name] = _model_entry(name, model, manifest, targets[name])
+            entries[name] = _model_entry(name, model, snapshot, targets)
     limits = {name: tenant.limits for name, tenant in manifest.tenants.items()} or {LOCAL_TENANT: Limits()}
-    paths = {
-        f"/v2/models/{quote(name, safe=safe)}/infer".encode(): entry
-        for name, entry in entries.items()
-        for safe in ("", "/" if "/versions/" not in name else "")  # some clients leave a slash as it is
-    }
     return Table(
         snapshot.epoch,
         manifest,
@@ -144,30 +144,53 @@ def compile_table(snapshot: Snapshot, targets: Mapping[str, Target], secret: byt
         entries,
         {tenant: Tenancy(limit) for tenant, limit in limits.items()},
         tuple(targets.values()),
-        paths,
+        dict(_infer_paths(entries)),
     )
 
 
-def _route_entry(name: str, route: Route, manifest: Manifest, targets: Mapping[str, Target]) -> Entry:
+def _infer_paths(entries: Mapping[str, Entry]) -> Iterator[tuple[bytes, tuple[str, str]]]:
+    for name, entry in entries.items():
+        for safe in ("", "/" if "/versions/" not in name else ""):  # some clients leave a slash as it is
+            path = f"/v2/models/{quote(name, safe=safe)}"
+            yield f"{path}/infer".encode(), (name, "")
+            for version in entry.by_version:
+                yield f"{path}/versions/{quote(version, safe='')}/infer".encode(), (name, version)
+
+
+def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: Targets) -> Entry:
+    manifest = snapshot.manifest
     kind = Kind(route.policy.kind)
     cascade = kind is Kind.CASCADE
-    tiers = tuple(
-        _tier_entry(tier.name, manifest.models[tier.model], targets[tier.model], cascade) for tier in route.tiers
-    )
+    tiers: list[TierEntry] = []
+    for tier in route.tiers:
+        version = snapshot.models[tier.model].named(tier.version)
+        assert version is not None, "validate has seen to it"
+        target = targets[tier.model, version.number]
+        tiers.append(_tier_entry(tier.name, manifest.models[tier.model], target, cascade))
     steps = tuple(
         Step(tier.name, tier.accept.confidence if tier.accept else None, _region(manifest, tier.model))
         for tier in route.tiers
     )
     signature = common([tier.target.version.signature for tier in tiers])
-    return _entry(name, Plan(kind, steps), tiers, signature, route.deadline_ms, manifest)
+    return _entry(name, Plan(kind, steps), tuple(tiers), signature, route.deadline_ms, manifest)
 
 
-def _model_entry(name: str, model: Model, manifest: Manifest, target: Target) -> Entry:
+def _model_entry(name: str, model: Model, snapshot: Snapshot, targets: Targets) -> Entry:
+    """The Entry of the latest Version, which holds those of all the others."""
+    served = snapshot.models[name]
+    numbers = tuple(version.number for version in served.versions)
+    direct = {
+        number: _version_entry(name, model, snapshot.manifest, targets[name, number], numbers) for number in numbers
+    }
+    by_version = direct | {label: direct[number] for label, number in served.labels.items()}
+    return msgspec.structs.replace(direct[served.latest.number], by_version=by_version)
+
+
+def _version_entry(name: str, model: Model, manifest: Manifest, target: Target, numbers: tuple[str, ...]) -> Entry:
     tiers = (_tier_entry("direct", model, target, judged=False),)
     plan = Plan(Kind.FIXED, (Step("direct", None, _region(manifest, name)),))
-    signature = common([target.version.signature])
-    entry = _entry(name, plan, tiers, signature, DEADLINE_MS, manifest)
-    return msgspec.structs.replace(entry, versions=(target.version.number,))
+    entry = _entry(name, plan, tiers, common([target.version.signature]), DEADLINE_MS, manifest)
+    return msgspec.structs.replace(entry, version=target.version.number, versions=numbers)
 
 
 def _entry(

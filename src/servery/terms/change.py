@@ -51,10 +51,32 @@ class Version(msgspec.Struct, frozen=True):
         return self.digest[:12]
 
 
+class Served(msgspec.Struct, frozen=True):
+    """What of a Model is served: its Versions in the order of their numbers, and the labels that name some of them.
+
+    There is at least one Version, if only to say why it can't be loaded.
+    """
+
+    versions: tuple[Version, ...]
+    labels: dict[str, str] = {}  # label → number
+
+    @property
+    def latest(self) -> Version:
+        """The one that answers a call that names no version."""
+        return self.versions[-1]
+
+    def named(self, name: str | None) -> Version | None:
+        """The Version that a number or a label names; `None` names the latest."""
+        if name is None:
+            return self.latest
+        number = self.labels.get(name, name)
+        return next((version for version in self.versions if version.number == number), None)
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """The published value that a worker compiles its Table from."""
 
     epoch: int
     manifest: Manifest
     manifest_digest: str
-    versions: dict[str, Version]  # by Model
+    models: dict[str, Served]

@@ -52,11 +52,31 @@ class Prediction(Declared, frozen=True):
     output: Annotated[Name, Meta(description="an output with one element per row; at most 256 bytes of it are kept")]
 
 
+class Numbered(Declared, frozen=True):
+    """An artifact as a numbered Version of its Model."""
+
+    number: Annotated[int, Meta(ge=1, le=2**63 - 1, description="what calls and replies name it by")]
+    artifact: Annotated[str, Meta(min_length=1, description="path of the artifact, relative to the manifest")]
+
+
+class Versions(Declared, frozen=True):
+    """Which numbered Versions are served; the highest of them answers a call that names none."""
+
+    latest: Annotated[Count, Meta(description="so many of the highest numbers; the default is 1")] | None = None
+    only: Annotated[tuple[Count, ...], Meta(min_length=1, description="exactly these numbers")] | None = None
+    all: Annotated[bool, Meta(description="every number that there is")] = False
+
+
 class Model(Declared, frozen=True):
     """A name that can answer."""
 
     runtime: Annotated[Literal["onnx"], Meta(description="what runs the artifact")]
-    artifact: Annotated[str, Meta(min_length=1, description="path of the artifact, relative to the manifest")]
+    artifact: Annotated[
+        str,
+        Meta(
+            description="path of the artifact, relative to the manifest; or of a folder with numbered folders, each a Version"
+        ),
+    ] = ""
     confidence: Confidence | None = None
     prediction: Prediction | None = None
     price: Price | None = None
@@ -68,6 +88,11 @@ class Model(Declared, frozen=True):
     expose: Annotated[
         bool, Meta(description="callable by its own name, beside routes (always so when no tenants are declared)")
     ] = False
+    artifacts: Annotated[tuple[Numbered, ...], Meta(description="Versions listed here, instead of `artifact`")] = ()
+    versions: Versions = Versions()
+    labels: Annotated[
+        dict[Name, Count], Meta(description="names for numbers that are served, such as `stable: 3`")
+    ] = {}
 
 
 class Slo(Declared, frozen=True):
@@ -103,6 +128,9 @@ class Tier(Declared, frozen=True):
     share: (
         Annotated[tuple[Fraction, Fraction], Meta(description="band for the share of rows that this tier answers")]
         | None
+    ) = None
+    version: (
+        Annotated[Name, Meta(description="a number or label of the model; default: its highest number served")] | None
     ) = None
 
 
