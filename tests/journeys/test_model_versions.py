@@ -42,5 +42,4 @@ def test_numbers_labels_and_the_latest(server: Server) -> None:
         gone = server.infer("m/versions/1", ASK)
         assert (gone.status, gone.error) == (404, "'m' has no version '1'; it has 2, 7, stable, next")
         assert server.get("/v2/models/m/versions/next/ready").status == 200
-        rows = server.await_records("SELECT DISTINCT model, version FROM attempts", 4)
-        assert len({version for _, version in rows}) == 3  # `listed` is the artifact that m had as number 1
+        assert len(server.await_records("SELECT DISTINCT model, version FROM attempts", 3)) == 3
