@@ -42,4 +42,5 @@ def test_numbers_labels_and_the_latest(server: Server) -> None:
         gone = server.infer("m/versions/1", ASK)
         assert (gone.status, gone.error) == (404, "'m' has no version '1'; it has 2, 7, stable, next")
         assert server.get("/v2/models/m/versions/next/ready").status == 200
-        assert len(server.await_records("SELECT DISTINCT model, version FROM attempts", 3)) == 3
+        query = "SELECT DISTINCT attempts ->> '$[0].model', attempts ->> '$[0].version' FROM records WHERE outcome = 'served'"
+        assert len(server.await_records(query, 3)) == 3
