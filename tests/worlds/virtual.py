@@ -14,7 +14,7 @@ import numpy as np
 from servery.host.clock import Clock
 from servery.terms.change import Version
 from servery.terms.reasons import Reason
-from servery.terms.request import Array, Called
+from servery.terms.request import Array, Call, Called
 from servery.terms.tensors import Signature, TensorSpec
 
 MS = 1_000_000
@@ -112,13 +112,14 @@ class WorldTarget:
         self._loop.pass_time(self._next.busy_ns)
         return self._hand(self._called(self._next, fetch, feeds, rows))
 
-    def submit(self, fetch: Sequence[str], feeds: dict[str, Array], rows: int) -> WorldJob | None:
+    def submit(self, call: Call) -> WorldJob | None:
         if self._running >= self._queue:
             return None
         assert self._next is not None
         self._running += 1
         job = WorldJob(self._loop.create_future(), self._loop.clock.steady_ns())
-        self._loop.call_later(self._next.busy_ns / 1e9, self._end, job, self._called(self._next, fetch, feeds, rows))
+        called = self._called(self._next, call.fetch, call.feeds, call.rows)
+        self._loop.call_later(self._next.busy_ns / 1e9, self._end, job, called)
         return job
 
     def give_up(self, job: Any) -> Called:

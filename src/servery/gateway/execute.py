@@ -17,7 +17,7 @@ from servery.routing import next as routing
 from servery.routing.confidence import confidences
 from servery.routing.next import Decision, Facts, Refuse, Rows, Settle, Tried, Try
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.request import Answer, Array, Called, Request, Tensor, by_count
+from servery.terms.request import Answer, Array, Call, Called, Request, Tensor, by_count
 
 log = logging.getLogger("servery.gateway")
 
@@ -44,8 +44,9 @@ async def execute(
         if target.inline(rows):
             called, left = target.call(fetch, feeds, rows), False
         else:
+            call = Call(fetch, feeds, rows, request.deadline_ns, request.caller.tenant)
             wait_ns = request.deadline_ns - clock.steady_ns()
-            called, left = await _call_elsewhere(decision, tier, fetch, feeds, rows, wait_ns, trail, ask)
+            called, left = await _call_elsewhere(decision, tier, call, wait_ns, trail, ask)
         called, sure = _judge(decision, entry, tier, fetch, rows, called)
         trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left))
         if left:
@@ -72,14 +73,7 @@ def _only(feeds: dict[str, Array], entry: Entry, rows: Rows) -> dict[str, Array]
 
 
 async def _call_elsewhere(
-    decision: Try,
-    tier: TierEntry,
-    fetch: Sequence[str],
-    feeds: dict[str, Array],
-    rows: int,
-    wait_ns: int,
-    trail: Trail,
-    ask: Ask,
+    decision: Try, tier: TierEntry, call: Call, wait_ns: int, trail: Trail, ask: Ask
 ) -> tuple[Called, bool]:
     """What a call off the event loop gave, or what to book for giving it up; and whether the caller has left.
 
@@ -89,7 +83,7 @@ async def _call_elsewhere(
     refusal = target.refusal
     if refusal is not None:
         return Called({}, 0, refusal.word, target.unready), False
-    job: Job | None = target.submit(fetch, feeds, rows)
+    job: Job | None = target.submit(call)
     if job is None:
         return Called({}, 0, Reason.NO_ROOM.word, "its queue is full"), False
     gone = asyncio.ensure_future(ask.left())
@@ -100,7 +94,7 @@ async def _call_elsewhere(
         return target.give_up(job), gone.done()
     except asyncio.CancelledError:
         called = job.future.result() if job.future.done() else target.give_up(job)
-        trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left=True))
+        trail.made.append(Made(decision.role, tier, call.rows, called, decision.rows, left=True))
         raise
     finally:
         gone.cancel()

@@ -18,7 +18,7 @@ from servery.terms.manifest import Model
 from servery.terms.money import from_usd
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
-from servery.terms.request import Array, Called
+from servery.terms.request import Array, Call, Called
 
 # A call expected to take longer would hold up everybody else on the event loop.
 INLINE_NS = 250_000
@@ -139,7 +139,7 @@ class InProcess:
         self._learn(busy, rows)
         return Called(outputs, busy)
 
-    def submit(self, fetch: Sequence[str], feeds: dict[str, Array], rows: int) -> Job | None:
+    def submit(self, call: Call) -> Job | None:
         """Queue a call for the thread; None when the queue is full."""
         if self._waiting > self._queue:
             return None
@@ -149,7 +149,7 @@ class InProcess:
             if job.given_up:
                 return Called({}, 0, Reason.DEADLINE_EXCEEDED.word)
             job.started_ns = self._clock.steady_ns()
-            return self.call(fetch, feeds, rows)
+            return self.call(call.fetch, call.feeds, call.rows)
 
         self._waiting += 1
         job.future = asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -9,6 +9,7 @@ import msgspec
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+Scalar: TypeAlias = bool | int | float | str
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -56,6 +57,19 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     rows: int
     started_ns: int
     deadline_ns: int
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """One call of a Version for one Request, with what a queue needs to place it."""
+
+    fetch: Sequence[str]
+    feeds: dict[str, Array]
+    rows: int
+    deadline_ns: int  # steady
+    tenant: str = ""
+    priority: int = 0  # larger is sooner
+    alone: bool = False  # its rows share a batch with no other tenant's
+    parameters: tuple[tuple[str, Scalar], ...] = ()
 
 
 class Called(msgspec.Struct, frozen=True, gc=False):
