@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from servery.gateway.worker import Face, Worker
     from servery.host.rpc import GrpcServer
     from servery.targets.in_process import Runtime
+    from servery.terms.tensors import Signature
 
 _SHIPPER_STOP_S = 30.0
 # The shipper yields to the workers where both want the same core: Records can wait, callers can't.
@@ -112,7 +113,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     manifest = snapshot.manifest
     run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
     targets = {
-        (name, version.number): InProcess(model, version, _loader(model, version), clock)
+        (name, version.number): InProcess(model, version, _loader_here(model, version), clock)
         for name, model in manifest.models.items()
         for version in snapshot.models[name].versions
     }
@@ -152,20 +153,43 @@ def _grpc_server(address: str, pipeline: Pipeline, worker: Worker, server: Serve
     return GrpcServer(face, address, min(server.max_body_mb << 20, 2**31 - 1), server.drain.limit_s)
 
 
+def _loader_here(model: Model, version: Version) -> Callable[[], Runtime]:
+    """As `_loader`, for a worker: user code never shares a process with callers."""
+    from servery.runtimes.running import CannotRun
+
+    def refuse() -> Runtime:
+        raise CannotRun(f"models of the runtime {model.runtime} need a Replica, which can't be started yet")
+
+    return _loader(model, version) if model.runtime == "onnx" else refuse
+
+
 def _loader(model: Model, version: Version) -> Callable[[], Runtime]:
     """What makes the runtime of a Version, off the event loop. What it loads is what was published, or nothing."""
-    from servery.control.resolve import answers_depend_on
-    from servery.runtimes.artifact import digest_of
-    from servery.runtimes.onnx import CannotRun, OnnxSession
+    from servery.control.resolve import digest_now
+    from servery.runtimes.running import CannotRun
 
-    def load() -> OnnxSession:
+    made: dict[str, Callable[[Model, Version, Signature], Runtime]] = {"onnx": _onnx, "python": _python}
+
+    def load() -> Runtime:
         if version.signature is None:
             raise CannotRun(version.problem)
-        if digest_of(map(Path, version.files), answers_depend_on(model)) != version.digest:
-            raise CannotRun(f"{version.artifact} is not the file that was published; start again to publish this one")
-        return OnnxSession(Path(version.artifact), version.signature, model.threads)
+        if digest_now(model, version) != version.digest:
+            raise CannotRun(f"{version.artifact} is not what was published; start again to publish what it is now")
+        return made[model.runtime](model, version, version.signature)
 
     return load
+
+
+def _onnx(model: Model, version: Version, signature: Signature) -> Runtime:
+    from servery.runtimes.onnx import OnnxSession
+
+    return OnnxSession(Path(version.artifact), signature, model.threads)
+
+
+def _python(model: Model, version: Version, signature: Signature) -> Runtime:
+    from servery.runtimes.python import PythonModel
+
+    return PythonModel(Path(version.artifact), model.entry, signature)
 
 
 def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:

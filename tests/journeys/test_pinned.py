@@ -27,6 +27,6 @@ def test_a_worker_that_starts_again_refuses_an_artifact_that_changed(tmp_path: P
 
         refused = server.infer("changed", ROW)
         assert refused.status == 503
-        assert "is not the file that was published" in refused.error
+        assert "is not what was published" in refused.error
         answered = server.infer("both", ROW)
         assert (answered.status, answered.headers["servery-tier"]) == (200, "second")

@@ -15,7 +15,7 @@ _FLOATS = ("FP16", "FP32", "FP64")
 def check_model(name: str, model: Model, signature: Signature, places: Places) -> Iterator[Problem]:
     """What of a Model's declaration its artifact can't keep."""
     where = at("models", name)
-    yield from _rows(signature, at(where, "artifact"), places)
+    yield from _rows(signature, at(where, "inputs" if model.inputs else "artifact"), places)
     if model.confidence is not None:
         here = at(where, "confidence", "output")
         spec = signature.output(model.confidence.output)

@@ -9,9 +9,11 @@ import msgspec
 
 from servery.control.places import Places, at
 from servery.control.versions import find, pick
-from servery.runtimes.artifact import ArtifactError, read_artifact
+from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact
+from servery.runtimes.code import PLATFORM, code_digest, read_code
 from servery.terms.change import Problem, Served, Severity, Version
-from servery.terms.manifest import Manifest, Model
+from servery.terms.manifest import DeclaredTensor, Manifest, Model
+from servery.terms.tensors import Signature, TensorSpec
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -32,16 +34,18 @@ def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
                 versions.append(read_version(name, model, number, path))
             except ArtifactError as error:
                 versions.append(Version(name, str(number), "", str(path), problem=str(error)))
-                problems.append(places.problem(where, str(error), severity=Severity.UNAVAILABLE))
+                problems.append(_problem(error, at("models", name, error.key) if error.key else where, places))
         models[name] = Served(tuple(versions), {label: str(number) for label, number in model.labels.items()})
     return Resolved(models, tuple(problems))
 
 
 def read_version(name: str, model: Model, number: int, path: Path) -> Version:
     """The Version that the artifact at `path` is now. ArtifactError."""
-    artifact = read_artifact(path, answers_depend_on(model))
+    artifact = read_version_artifact(model, path)
     files = tuple(str(file) for file in artifact.files)
-    return Version(name, str(number), artifact.digest, str(path), files, artifact.signature)
+    signature = artifact.signature if artifact.signature.outputs else None
+    unsaid = "" if signature else "its inputs or its outputs are not declared"
+    return Version(name, str(number), artifact.digest, str(path), files, signature, unsaid)
 
 
 def _pinned(
@@ -65,6 +69,41 @@ def _pinned(
         yield number, found.artifacts[number], here
 
 
+def read_version_artifact(model: Model, path: Path) -> Artifact:
+    """What the artifact at `path` is as a Version of `model`, read without running it. ArtifactError."""
+    extra = answers_depend_on(model)
+    if model.runtime == "python":
+        return read_code(path, model.entry, _declared(model), extra)
+    return read_artifact(path, extra)
+
+
+def digest_now(model: Model, version: Version) -> str:
+    """The digest of what is on the disk now: another one than the Version's where that was changed. ArtifactError."""
+    extra = answers_depend_on(model)
+    if model.runtime == "python":
+        return code_digest(Path(version.artifact), extra)
+    return digest_of(map(Path, version.files), extra)
+
+
 def answers_depend_on(model: Model) -> bytes:
     """What of the declaration decides what a Version answers. Threads, queues and prices don't."""
-    return msgspec.json.encode({"runtime": model.runtime}, order="sorted")
+    decides = {"class": model.entry, "inputs": model.inputs, "outputs": model.outputs}
+    written = {key: value for key, value in decides.items() if value}
+    return msgspec.json.encode({"runtime": model.runtime, **written}, order="sorted")
+
+
+def _declared(model: Model) -> Signature:
+    if not model.inputs or not model.outputs:
+        return Signature((), ())
+    return Signature(_specs(model.inputs), _specs(model.outputs), PLATFORM)
+
+
+def _specs(tensors: tuple[DeclaredTensor, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
+
+
+def _problem(error: ArtifactError, where: str, places: Places) -> Problem:
+    """Where the mistake is: in the artifact's own text, or in the manifest that names it."""
+    if error.line:
+        return Problem(error.file, error.line, error.column, where, str(error), error.fix, Severity.UNAVAILABLE)
+    return places.problem(where, str(error), error.fix, Severity.UNAVAILABLE)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from servery.control.fits import check_model, check_tiers
+from servery.control.needs import check_needs
 from servery.control.places import Places, at, did_you_mean
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Manifest, Model, Route, Tier
@@ -20,6 +21,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     """
     problems = [*_names(manifest, places), *_tenants(manifest, places)]
     for name, model in manifest.models.items():
+        problems.extend(check_needs(name, model, places))
         if (served := models.get(name)) is not None:
             problems.extend(_versions(name, model, served, places))
             signatures = [version.signature for version in served.versions if version.signature is not None]

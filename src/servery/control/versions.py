@@ -27,7 +27,7 @@ def find(model: Model, folder: Path) -> Found:
     path = (folder / model.artifact).absolute()
     try:
         numbered = dict(sorted(_numbered(path))) if path.is_dir() else {}
-        return Found({number: _artifact_in(inside) for number, inside in numbered.items()} or {1: path})
+        return Found({number: _artifact_in(inside, model) for number, inside in numbered.items()} or {1: path})
     except OSError as error:
         return Found({1: path}, f"{error.filename or path} can't be read: {error.strerror}")
 
@@ -41,11 +41,14 @@ def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
                 yield number, inside
 
 
-def _artifact_in(inside: Path) -> Path:
-    """`1/model.onnx`, or whatever is the only file of `1/`; several files together are the artifact themselves."""
+def _artifact_in(inside: Path, model: Model) -> Path:
+    """`1/model.onnx`, or whatever is the only file of `1/`; several files together are the artifact themselves.
+
+    A `1/model.py` beside other files is a part of them: it may import them.
+    """
     files = [file for file in inside.iterdir() if not file.name.startswith(".")]
     named = [file for file in files if file.stem == "model" and file.is_file()]
-    if len(named) == 1:
+    if len(named) == 1 and (model.runtime != "python" or len(files) == 1):
         return named[0]
     return files[0] if len(files) == 1 and files[0].is_file() else inside
 

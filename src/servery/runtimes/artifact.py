@@ -39,11 +39,28 @@ _DATATYPES = {
 
 
 class ArtifactError(Exception):
-    """An artifact that can't be served; the message says why and, where it is known, what to do."""
+    """An artifact that can't be served; the message says why and, where it is known, what to do.
+
+    `key` is what of the Model's declaration it is about ("": the artifact); `file`, `line` and `column` are set where the place is one
+    inside of the artifact.
+    """
+
+    def __init__(
+        self, message: str, fix: str = "", key: str = "", file: str = "", line: int = 0, column: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.fix = fix
+        self.key = key
+        self.file = file
+        self.line = line
+        self.column = column
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """What was read: the signature, the artifact with the files it keeps its weights in, and a digest of them."""
+    """What was read: the signature, all files that decide what it answers, and a digest of them.
+
+    The signature is empty where the declaration would have to say it, and doesn't.
+    """
 
     signature: Signature
     files: tuple[Path, ...]

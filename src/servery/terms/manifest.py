@@ -67,10 +67,27 @@ class Versions(Declared, frozen=True):
     all: Annotated[bool, Meta(description="every number that there is")] = False
 
 
+class DeclaredTensor(Declared, frozen=True):
+    """An input or output of a Model whose artifact doesn't say it itself."""
+
+    name: Name
+    datatype: Annotated[
+        Literal[
+            "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32",
+            "FP64", "BYTES",
+        ],
+        Meta(description="a datatype of the Open Inference Protocol"),
+    ]  # fmt: skip
+    shape: Annotated[
+        tuple[Annotated[int, Meta(ge=-1, le=2**31 - 1)], ...],
+        Meta(max_length=16, description="sizes, -1 for any; the first one counts rows. [] is a single value"),
+    ]
+
+
 class Model(Declared, frozen=True):
     """A name that can answer."""
 
-    runtime: Annotated[Literal["onnx"], Meta(description="what runs the artifact")]
+    runtime: Annotated[Literal["onnx", "python"], Meta(description="[what runs the artifact](models.md)")]
     artifact: Annotated[
         str,
         Meta(
@@ -93,6 +110,20 @@ class Model(Declared, frozen=True):
     labels: Annotated[
         dict[Name, Count], Meta(description="names for numbers that are served, such as `stable: 3`")
     ] = {}
+    entry: Annotated[
+        str,
+        Meta(
+            max_length=256,
+            pattern=r"^(?!\d)\w+(\.(?!\d)\w+)*$",
+            description="`python`: the class that answers; in a folder `module.Class`, of `model.py` where no module is named",
+        ),
+    ] = msgspec.field(name="class", default="")
+    inputs: Annotated[
+        tuple[DeclaredTensor, ...], Meta(max_length=256, description="`python`: what a call takes, in order")
+    ] = ()
+    outputs: Annotated[
+        tuple[DeclaredTensor, ...], Meta(max_length=256, description="`python`: what a call gives, in order")
+    ] = ()
 
 
 class Slo(Declared, frozen=True):
