@@ -194,6 +194,41 @@ def pair(path: Path) -> Path:
     )
 
 
+def scaled(path: Path) -> Path:
+    """`x` FP32 [rows, 2], `by` FP32 [] -> `y` FP32 [rows, 2], x times by, and `most` FP32 [], the largest of them."""
+    return save(
+        path,
+        [helper.make_node("Mul", ["x", "by"], ["y"]), helper.make_node("ReduceMax", ["y"], ["most"], keepdims=0)],
+        [tensor("x", [ROWS, 2]), tensor("by", [])],
+        [tensor("y", [ROWS, 2]), tensor("most", [])],
+    )
+
+
+def foremost(path: Path) -> Path:
+    """`x` FP32 [rows, 2] -> `row` INT64 [2]: in which row each column is largest. onnxruntime fails without rows."""
+    return save(
+        path,
+        [helper.make_node("ArgMax", ["x"], ["row"], axis=0, keepdims=0)],
+        [tensor("x", [ROWS, 2])],
+        [tensor("row", [2], TensorProto.INT64)],
+    )
+
+
+def single(path: Path, datatype: int) -> Path:
+    """`x` [] -> `y` [], the same, and `twice` [any], two of it."""
+    return save(
+        path,
+        [
+            helper.make_node("Identity", ["x"], ["y"]),
+            helper.make_node("Unsqueeze", ["x", "axes"], ["one"]),
+            helper.make_node("Concat", ["one", "one"], ["twice"], axis=0),
+        ],
+        [tensor("x", [], datatype)],
+        [tensor("y", [], datatype), tensor("twice", ["any"], datatype)],
+        {"axes": np.array([0], np.int64)},
+    )
+
+
 def long_to_load(path: Path, nodes: int = 30_000) -> Path:
     """`x` FP32 [rows, 1] -> `y` through so many nodes that onnxruntime takes more than a second to look at them."""
     adds = [helper.make_node("Add", [f"v{at}" if at else "x", "one"], [f"v{at + 1}"]) for at in range(nodes)]

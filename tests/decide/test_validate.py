@@ -285,8 +285,13 @@ def test_a_confidence_needs_an_output_that_can_say_it(
 
 UNCOUNTABLE = [
     ((), "no input"),
-    ((spec("x", "FP32"),), "no first dimension"),
     ((spec("x", "FP32", -1, 64), spec("k", "INT64", 3)), "disagree about the number of rows"),
+    ((spec("x", "FP32", -1, 64), spec("k", "INT64", 1)), "disagree about the number of rows"),
+]
+COUNTABLE = [
+    (spec("x", "FP32"),),
+    (spec("x", "FP32", -1, 64), spec("k", "INT64")),
+    (spec("x", "FP32", 3, 64), spec("k", "INT64", 1), spec("j", "INT64")),
 ]
 
 
@@ -296,6 +301,24 @@ def test_rows_must_be_countable(tmp_path: Path, inputs: tuple[TensorSpec, ...], 
     (problem,) = problems_of(tmp_path, text, small=replaced(inputs=inputs))
     assert problem.where == "models.small.artifact"
     assert message in problem.message
+
+
+@pytest.mark.parametrize("inputs", COUNTABLE)
+def test_a_single_value_is_shared_by_all_rows_and_fixed_shapes_are_one_row(
+    tmp_path: Path, inputs: tuple[TensorSpec, ...]
+) -> None:
+    text = GOOD[: GOOD.index("routes:")] + GOOD[GOOD.index("tenants:") :]
+    assert problems_of(tmp_path, text, small=replaced(inputs=inputs)) == ()
+
+
+@pytest.mark.parametrize("inputs", [(spec("x", "FP32"),), (spec("x", "FP32", 3, 64),)])
+def test_a_cascade_needs_rows(tmp_path: Path, inputs: tuple[TensorSpec, ...]) -> None:
+    one = replaced(inputs=inputs)
+    problems = problems_of(tmp_path, GOOD, small=one, large=one)
+    assert [problem.where for problem in problems] == [f"routes.digits.tiers[{at}].model" for at in (0, 1)]
+    assert all("goes row by row" in problem.message for problem in problems)
+    fixed = GOOD.replace("{kind: cascade}", "{}").replace(CHEAP, "{name: cheap, model: small, share: [0.6, 0.9]}")
+    assert problems_of(tmp_path, fixed, small=one, large=one) == ()
 
 
 def test_a_broken_part_is_not_called_missing_as_well(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def check_tiers(route: Route, models: Mapping[str, Served], where: str, places: 
         and (version := models[tier.model].named(tier.version)) is not None
         and (signature := version.signature) is not None
     ]
+    for index, name, signature in known:
+        if route.policy.kind == "cascade" and len(route.tiers) > 1 and not signature.has_rows:
+            message = (
+                f"a cascade goes row by row, but the model of {name!r} doesn't count them: {_list(signature.inputs)}"
+            )
+            yield places.problem(
+                at(where, "tiers", index, "model"), message, "use a model with inputs of shape [rows, …]"
+            )
     if len(known) < 2:
         return
     _, first_name, first = known[0]
@@ -54,7 +62,7 @@ def check_tiers(route: Route, models: Mapping[str, Served], where: str, places: 
             )
         if route.policy.kind == "cascade":
             for spec in signature.inputs:
-                if spec.shape and spec.shape[0] != -1 and len(route.tiers) > 1 and not _one_row(first):
+                if signature.one_row and not first.one_row:
                     message = f"the tier {name!r} of a cascade gets a part of the rows, but its model takes exactly {spec.shape[0]}: {_words(spec)}"
                     yield places.problem(here, message, "export the model with a free first dimension")
         if not any(_same(spec, signature.output(spec.name)) for spec in first.outputs):
@@ -65,18 +73,18 @@ def check_tiers(route: Route, models: Mapping[str, Served], where: str, places: 
 
 
 def _rows(signature: Signature, where: str, places: Places) -> Iterator[Problem]:
-    """Rows are counted along the first dimension of the inputs, which must agree about it."""
+    """Rows are counted along the free first dimension of the inputs, which must agree about it.
+
+    A single value is shared by all rows. Where no input has a free first dimension, a call is one row.
+    """
     if not signature.inputs:
         yield places.problem(where, "the model has no input, so there are no rows to ask for", "export it with one")
         return
-    for spec in signature.inputs:
-        if not spec.shape:
-            message = f"the input {_words(spec)} has no first dimension to count rows by"
-            yield places.problem(where, message, "export the model with inputs of shape [rows, …]")
-    sizes = sorted({spec.shape[0] for spec in signature.inputs if spec.shape})
-    if len(sizes) > 1:
+    sizes = {spec.shape[0] for spec in signature.inputs if spec.shape}
+    if len(sizes) > 1 and -1 in sizes:
         message = f"the inputs disagree about the number of rows: {_list(signature.inputs)}"
-        yield places.problem(where, message, "export the model with a free first dimension for every input")
+        fix = "give the model a free first dimension for every input, or the shape [] where all rows share one value"
+        yield places.problem(where, message, fix)
 
 
 def _confidence(declared: Confidence, spec: TensorSpec, where: str, places: Places) -> Iterator[Problem]:
@@ -123,10 +131,6 @@ def _same(one: TensorSpec, other: TensorSpec | None) -> bool:
         and len(one.shape) == len(other.shape)
         and all(a == b or -1 in (a, b) for a, b in zip(one.shape, other.shape, strict=True))
     )
-
-
-def _one_row(signature: Signature) -> bool:
-    return all(spec.shape[:1] == (1,) for spec in signature.inputs)
 
 
 def _outputs(signature: Signature) -> str:

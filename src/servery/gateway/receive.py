@@ -81,7 +81,7 @@ def _feeds(inference: Inference, entry: Entry) -> tuple[dict[str, Array], int]:
             raise _bad(f"input '{tensor.name}' is given twice")
         array = tensor.array
         _check_fit(tensor, spec)
-        if spec.shape and spec.shape[0] == -1:
+        if spec.by_row:
             if rows >= 0 and array.shape[0] != rows:
                 raise _bad(
                     f"input '{tensor.name}' has {array.shape[0]} rows, the one before it {rows}; they must agree"

@@ -216,7 +216,7 @@ def _entry(
         round(deadline_ms * 1e6),
         fetch,
         {spec.name: spec.datatype for spec in signature.outputs},
-        tuple(spec.name for spec in signature.outputs if spec.shape[:1] == (-1,)),
+        tuple(spec.name for spec in signature.outputs if spec.by_row) if signature.has_rows else (),
         closed=closed,
     )
 

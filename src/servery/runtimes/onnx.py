@@ -48,6 +48,9 @@ class OnnxSession:
         try:
             return dict(zip(names, self._run(names, feeds, None)))  # noqa: B905 a check that can't fail costs its time
         except Exception as error:
+            empty = [name for name, array in feeds.items() if not array.size]
+            if empty:  # some operators can't: the largest of nothing
+                raise bad(f"this model can't run on an input without elements, as '{empty[0]}' is") from None
             raise CannotRun(first_line(error)) from None
 
     def warm(self, clock_ns: Callable[[], int]) -> tuple[float, float]:

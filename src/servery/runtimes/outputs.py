@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from servery.runtimes.running import counts_rows
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Array
 from servery.terms.tensors import TensorSpec
@@ -30,7 +29,7 @@ def conform(spec: TensorSpec, given: Mapping[str, object], rows: int) -> Array:
         array: Array = np.asarray(value, object if text else None)
     except Exception as error:  # lists of unequal length; an object may raise what it likes
         raise wrong(f"output '{spec.name}' is no array ({type(error).__name__})") from None
-    wanted = (rows, *spec.shape[1:]) if counts_rows(spec) else spec.shape
+    wanted = (rows, *spec.shape[1:]) if spec.by_row else spec.shape
     if len(array.shape) != len(wanted) or any(
         want not in (-1, size) for size, want in zip(array.shape, wanted, strict=True)
     ):

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from servery.runtimes.code import Entry, find_entry
 from servery.runtimes.outputs import conform, wrong
-from servery.runtimes.running import CannotRun, counts_rows, first_line, probe, warm_up
+from servery.runtimes.running import CannotRun, first_line, probe, warm_up
 from servery.terms.reasons import Refusal
 from servery.terms.request import Array
 from servery.terms.tensors import Signature
@@ -53,7 +53,7 @@ class PythonModel:
         self.signature = signature
         self._folder = artifact if artifact.is_dir() else artifact.parent
         self._printed = Printed()
-        self._rows = next((spec.name for spec in signature.inputs if counts_rows(spec)), "")
+        self._rows = next((spec.name for spec in signature.inputs if spec.by_row), "")
         entry = find_entry(artifact, called)
         with self._watched("it can't be imported"):
             made: Any = getattr(_module(artifact, entry), entry.name)

@@ -26,11 +26,6 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def counts_rows(spec: TensorSpec) -> bool:
-    """Whether the first dimension of this tensor is the number of rows."""
-    return spec.shape[:1] == (-1,)
-
-
 def warm_up(run: Run, signature: Signature, clock_ns: Callable[[], int]) -> tuple[float, float]:
     """Run a few times on zeros, or ones; the time of a call as (ns fixed, ns per row), by two points.
 
@@ -44,7 +39,7 @@ def warm_up(run: Run, signature: Signature, clock_ns: Callable[[], int]) -> tupl
         one = probe(run, signature, filled(signature, 1, fill), clock_ns)
     if one is None:
         return 0.0, float("inf")
-    if not all(counts_rows(spec) for spec in signature.inputs):
+    if not any(spec.by_row for spec in signature.inputs):
         return one, 0.0
     many = probe(run, signature, filled(signature, _PROBE_ROWS, fill), clock_ns)
     per_row = one if many is None else max(many - one, 0.0) / (_PROBE_ROWS - 1)
@@ -76,7 +71,7 @@ def filled(signature: Signature, rows: int, fill: int) -> dict[str, Array]:
 
 def _filled(spec: TensorSpec, rows: int, fill: int) -> Array:
     shape = [1 if size == -1 else size for size in spec.shape]
-    if counts_rows(spec):
+    if spec.by_row:
         shape[0] = rows
     if spec.datatype == "BYTES":
         return np.full(shape, b"1" * fill, dtype=object)

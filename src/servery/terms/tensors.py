@@ -24,11 +24,16 @@ DATATYPES: dict[str, int] = {
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
-    """One input or output of a Model; -1 stands for any size. The first dimension counts rows."""
+    """One input or output of a Model; -1 stands for any size. Where the first dimension is free, it counts rows."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+
+    @property
+    def by_row(self) -> bool:
+        """Whether it has a part for each row; if not, all rows share it whole."""
+        return self.shape[:1] == (-1,)
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -37,6 +42,21 @@ class Signature(msgspec.Struct, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     platform: str = ""
+
+    @property
+    def by_row(self) -> bool:
+        """Whether calls can be put together row by row, and their answers be taken apart again."""
+        return all(spec.by_row for spec in (*self.inputs, *self.outputs))
+
+    @property
+    def one_row(self) -> bool:
+        """Whether a call is always exactly one row, of shape [1, …]."""
+        return all(spec.shape[:1] == (1,) for spec in self.inputs)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows can be told apart at all. A call of a Version where they can't counts as one row."""
+        return self.one_row or any(spec.by_row for spec in self.inputs)
 
     def input(self, name: str) -> TensorSpec | None:
         return next((spec for spec in self.inputs if spec.name == name), None)
