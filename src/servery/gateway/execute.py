@@ -44,7 +44,9 @@ async def execute(
         if target.inline(rows):
             called, left = target.call(fetch, feeds, rows), False
         else:
-            call = Call(fetch, feeds, rows, request.deadline_ns, request.caller.tenant)
+            caller = request.caller
+            priority = tier.priority + caller.priority
+            call = Call(fetch, feeds, rows, request.deadline_ns, caller.tenant, priority, caller.alone)
             wait_ns = request.deadline_ns - clock.steady_ns()
             called, left = await _call_elsewhere(decision, tier, call, wait_ns, trail, ask)
         called, sure = _judge(decision, entry, tier, fetch, rows, called)
@@ -86,6 +88,8 @@ async def _call_elsewhere(
     job: Job | None = target.submit(call)
     if job is None:
         return Called({}, 0, Reason.NO_ROOM.word, "its queue is full"), False
+    if job.future.done():  # too late for it
+        return job.future.result(), False
     gone = asyncio.ensure_future(ask.left())
     try:
         await asyncio.wait((job.future, gone), timeout=max(wait_ns / 1e9, 0), return_when=asyncio.FIRST_COMPLETED)

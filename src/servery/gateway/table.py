@@ -58,6 +58,7 @@ class TierEntry(msgspec.Struct, frozen=True):
     model: str
     version: str  # as callers see it
     fetch_all: list[str] = []
+    priority: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -140,7 +141,7 @@ def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes) -> Table:
     return Table(
         snapshot.epoch,
         manifest,
-        Keyring(manifest.tenants, secret),
+        Keyring(manifest.tenants, secret, manifest.subscriptions),
         entries,
         {tenant: Tenancy(limit) for tenant, limit in limits.items()},
         tuple(targets.values()),
@@ -166,7 +167,8 @@ def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: Targets) 
         version = snapshot.models[tier.model].named(tier.version)
         assert version is not None, "validate has seen to it"
         target = targets[tier.model, version.number]
-        tiers.append(_tier_entry(tier.name, manifest.models[tier.model], target, cascade))
+        entry = _tier_entry(tier.name, manifest.models[tier.model], target, cascade)
+        tiers.append(msgspec.structs.replace(entry, priority=tier.priority))
     steps = tuple(
         Step(tier.name, tier.accept.confidence if tier.accept else None, _region(manifest, tier.model))
         for tier in route.tiers

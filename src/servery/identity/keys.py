@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
-from servery.terms.manifest import Tenant
+from servery.terms.manifest import Subscription, Tenant
 from servery.terms.request import Caller
 
 # Who asks when no tenants are declared; such a Servery listens on loopback only.
@@ -22,16 +22,27 @@ def seal(secret: bytes, tenant: str) -> bytes:
 class Keyring:
     """Finds the Caller of a key. Hashes are looked up by their first bytes and compared whole, in constant time."""
 
-    def __init__(self, tenants: Mapping[str, Tenant], secret: bytes) -> None:
+    def __init__(
+        self, tenants: Mapping[str, Tenant], secret: bytes, subscriptions: Mapping[str, Subscription] | None = None
+    ) -> None:
         self.open = not tenants
         self.local = Caller(LOCAL_TENANT, "", "standard", frozenset(), seal(secret, LOCAL_TENANT))
         self.seals = {seal(secret, name) for name in tenants or (LOCAL_TENANT,)}
         self._callers: dict[bytes, list[tuple[bytes, Caller]]] = {}
         self._found: dict[bytes, Caller] = {}
         for name, tenant in tenants.items():
+            subscription = (subscriptions or {}).get(tenant.subscription, Subscription())
             for key in tenant.keys:
                 digest = bytes.fromhex(key.sha256)
-                caller = Caller(name, key.id, tenant.subscription, frozenset(tenant.regions), seal(secret, name))
+                caller = Caller(
+                    name,
+                    key.id,
+                    tenant.subscription,
+                    frozenset(tenant.regions),
+                    seal(secret, name),
+                    subscription.priority,
+                    tenant.isolation == "dedicated",
+                )
                 self._callers.setdefault(digest[:8], []).append((digest, caller))
 
     def find(self, key: bytes) -> Caller | None:

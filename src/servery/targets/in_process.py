@@ -5,13 +5,13 @@ One call runs at a time, so that a Version's busy time never exceeds the time th
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from servery.batching.loop import Batcher, Job, Lane
+from servery.batching.queue import limits_of
 from servery.host.clock import Clock
 from servery.terms.change import Version
 from servery.terms.manifest import Model
@@ -44,17 +44,6 @@ class State(enum.Enum):
     GONE = "gone"
 
 
-class Job:
-    """A call that waits for the thread, or runs in it. `started_ns` is 0 until it runs."""
-
-    __slots__ = ("future", "given_up", "started_ns")
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[Called]
-        self.given_up = False
-        self.started_ns = 0
-
-
 class InProcess:
     """The Target of one Version; owned by the worker, so it outlives the Tables that point at it."""
 
@@ -66,12 +55,11 @@ class InProcess:
         self.problem = ""
         self._load = load
         self._clock = clock
-        self._queue = model.queue
-        self._waiting = 0
         self._fixed_ns = self._row_ns = 0.0
         self._runtime: Runtime | None = None
         self._since_ns = self._until_ns = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"model-{version.model}")
+        self._lane = Lane(f"model-{version.model}")
+        self._batcher = Batcher(self._run, limits_of(model, version.signature), clock, self._lane, ran=self._ran)
 
     @property
     def name(self) -> str:
@@ -93,23 +81,25 @@ class InProcess:
     async def start(self) -> None:
         """Load and warm up off the event loop. An artifact that can't be run makes only this Version unavailable."""
         try:
-            runtime = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
-            warm = await asyncio.get_running_loop().run_in_executor(self._thread, runtime.warm, self._clock.steady_ns)
+            runtime = await self._lane.do(self._load)
+            warm = await self._lane.do(lambda: runtime.warm(self._clock.steady_ns))
         except Exception as error:  # whatever the artifact provokes is its own problem, and is shown as its reason
             self.problem = str(error) or type(error).__name__
             self.state = State.UNAVAILABLE
             return
         self._fixed_ns, self._row_ns = warm
+        self._batcher.warmed(*warm)
         self._runtime = runtime
         self._since_ns = self._clock.wall_ns()
         self.state = State.READY
 
     async def drain(self) -> None:
-        """Take no more calls. One that runs on without a caller can't be interrupted, and isn't waited for."""
+        """Take no more calls and answer those that wait. One that runs on without a caller isn't waited for."""
         if self.state is State.READY:
             self._until_ns = self._clock.wall_ns()
         self.state = State.GONE
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await self._batcher.drain()
+        self._lane.end()
 
     def uptime(self, run: str, now_ns: int) -> Uptime | None:
         """From when to now, or to its end, this Version was kept ready; None where it never was."""
@@ -120,7 +110,7 @@ class InProcess:
 
     def inline(self, rows: int) -> bool:
         """Whether a call of so many rows may run on the event loop now."""
-        return self._waiting == 0 and self._fixed_ns + self._row_ns * rows <= INLINE_NS
+        return self._batcher.idle and self._fixed_ns + self._row_ns * rows <= INLINE_NS
 
     def call(self, fetch: Sequence[str], feeds: dict[str, Array], rows: int) -> Called:
         """Run now, in the calling thread."""
@@ -140,30 +130,19 @@ class InProcess:
         return Called(outputs, busy)
 
     def submit(self, call: Call) -> Job | None:
-        """Queue a call for the thread; None when the queue is full."""
-        if self._waiting > self._queue:
-            return None
-        job = Job()
-
-        def work() -> Called:
-            if job.given_up:
-                return Called({}, 0, Reason.DEADLINE_EXCEEDED.word)
-            job.started_ns = self._clock.steady_ns()
-            return self.call(call.fetch, call.feeds, call.rows)
-
-        self._waiting += 1
-        job.future = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        job.future.add_done_callback(self._done)
-        return job
+        """Queue a call for the thread, where it may share a batch with others; None when the queue is full."""
+        return self._batcher.submit(call)
 
     def give_up(self, job: Job) -> Called:
         """What to book for a call whose caller waits no longer: the time so far, marked as estimated."""
-        job.given_up = True
-        busy = self._clock.steady_ns() - job.started_ns if job.started_ns else 0
-        return Called({}, busy, Reason.DEADLINE_EXCEEDED.word, estimated=busy > 0)
+        return self._batcher.give_up(job)
 
-    def _done(self, _: asyncio.Future[Called]) -> None:
-        self._waiting -= 1
+    def _run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]:
+        assert self._runtime is not None, "who submits has looked at `refusal`"
+        return self._runtime.run(fetch, feeds)
+
+    def _ran(self, rows: int, busy_ns: int) -> None:
+        self._learn(busy_ns, rows)
 
     def _learn(self, busy_ns: int, rows: int) -> None:
         if self._row_ns == math.inf:

@@ -84,6 +84,23 @@ class DeclaredTensor(Declared, frozen=True):
     ]
 
 
+class Batch(Declared, frozen=True):
+    """How calls of a Model run together. A model batches only where the first dimension of its inputs is free."""
+
+    max_rows: Annotated[
+        int,
+        Meta(ge=1, le=65_536, description="rows of several calls that may run as one batch; 1: each call by itself"),
+    ] = 32
+    max_wait_ms: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=60_000,
+            description="how long a batch that isn't full may be held while another one of the model runs",
+        ),
+    ] = 0
+
+
 class Model(Declared, frozen=True):
     """A name that can answer."""
 
@@ -110,6 +127,7 @@ class Model(Declared, frozen=True):
     labels: Annotated[
         dict[Name, Count], Meta(description="names for numbers that are served, such as `stable: 3`")
     ] = {}
+    batch: Batch = Batch()
     entry: Annotated[
         str,
         Meta(
@@ -163,6 +181,14 @@ class Tier(Declared, frozen=True):
     version: (
         Annotated[Name, Meta(description="a number or label of the model; default: its highest number served")] | None
     ) = None
+    priority: Annotated[
+        int,
+        Meta(
+            ge=-1_000,
+            le=1_000,
+            description="calls of a larger one run first; added to that of the tenant's subscription",
+        ),
+    ] = 0
 
 
 class Policy(Declared, frozen=True):
@@ -204,6 +230,14 @@ class Limits(Declared, frozen=True):
     ) = None
 
 
+class Subscription(Declared, frozen=True):
+    """What tenants of one subscription get."""
+
+    priority: Annotated[
+        int, Meta(ge=-1_000, le=1_000, description="calls of a larger one run first; added to that of the tier")
+    ] = 0
+
+
 class Tenant(Declared, frozen=True):
     """Who may ask."""
 
@@ -211,6 +245,10 @@ class Tenant(Declared, frozen=True):
     subscription: Annotated[Name, Meta(description="what the tenant pays for, in a word of yours")] = "standard"
     limits: Limits = Limits()
     regions: Annotated[tuple[Name, ...], Meta(description="regions its requests may flow to; empty: any")] = ()
+    isolation: Annotated[
+        Literal["shared", "dedicated"],
+        Meta(description="`dedicated`: its rows never run in one batch with those of another tenant"),
+    ] = "shared"
 
 
 class Drain(Declared, frozen=True):
@@ -272,3 +310,6 @@ class Manifest(Declared, frozen=True):
     server: Server = Server()
     records: Records = Records()
     region: Annotated[Name, Meta(description="where this Servery runs and keeps its Records")] = "local"
+    subscriptions: Annotated[
+        dict[Name, Subscription], Meta(description="what tenants name as `subscription`; the priority of others is 0")
+    ] = {}

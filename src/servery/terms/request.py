@@ -13,13 +13,18 @@ Scalar: TypeAlias = bool | int | float | str
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks. `seal` marks the ids of this tenant's Records; `regions` limits where its data may flow (empty: anywhere)."""
+    """Who asks. `seal` marks the ids of this tenant's Records; `regions` limits where its data may flow (empty: anywhere).
+
+    `priority` is that of the subscription; with `alone` its rows share a batch with nobody else's.
+    """
 
     tenant: str
     key: str
     subscription: str
     regions: frozenset[str]
     seal: bytes
+    priority: int = 0
+    alone: bool = False
 
 
 class Tensor(msgspec.Struct, frozen=True, gc=False):
