@@ -193,7 +193,12 @@ def end(processes: Sequence[psutil.Process]) -> None:
 
 def up(*arguments: object, **popen: Any) -> subprocess.CompletedProcess[str]:
     """`servery up` that ends by itself."""
-    command = [*servery_command(), "up", *map(str, arguments)]
+    return servery("up", *arguments, **popen)
+
+
+def servery(*arguments: object, **popen: Any) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    command = [*servery_command(), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, **popen)
     assert "Traceback" not in done.stderr
     return done

@@ -22,20 +22,23 @@ import msgspec
 from servery.host.clock import Clock, Dice
 from servery.host.logs import start_logs
 from servery.host.ports import address_of
+from servery.host.service import Services
 from servery.host.settings import DataFolder
-from servery.host.supervisor import Child, Lifeline, Supervisor, python
+from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
 from servery.terms.change import Snapshot, Version
 from servery.terms.manifest import Model, Server
 from servery.terms.record import Uptime
 
 if TYPE_CHECKING:
     from servery.gateway.pipeline import Pipeline
+    from servery.gateway.serving import Owned
     from servery.gateway.worker import Face, Worker
     from servery.host.rpc import GrpcServer
     from servery.targets.in_process import Runtime
     from servery.terms.tensors import Signature
 
 _SHIPPER_STOP_S = 30.0
+_CONTROLLER_STOP_S = 10.0
 # The shipper yields to the workers where both want the same core: Records can wait, callers can't.
 _SHIPPER_NICE = 10
 # Requests make no reference cycles, so the collector finds next to nothing: it need not look every 700 objects.
@@ -49,6 +52,11 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     listener: int  # descriptor
     number: int
     grpc: str = ""  # the address of the gRPC face; none: it is off
+
+
+class ControllerSettings(msgspec.Struct, frozen=True):
+    data: str
+    manifest: str
 
 
 class ShipperSettings(msgspec.Struct, frozen=True):
@@ -65,11 +73,12 @@ class Listeners(msgspec.Struct, frozen=True):
 def supervise(
     folder: DataFolder,
     lock: int,
+    manifest: Path,
     snapshot: Snapshot,
     listeners: Listeners,
     said: Callable[[str, str], None],
 ) -> Supervisor:
-    """The supervisor of one worker and one shipper. The shipper starts first and stops last.
+    """The supervisor of one worker, the controller and the shipper. The shipper starts first and stops last.
 
     It shares the folder's `lock`: were the supervisor killed, there would be two shippers otherwise for a moment.
     """
@@ -77,13 +86,19 @@ def supervise(
     http, grpc = listeners.http, listeners.grpc
     data = str(folder.path)
     shipper = Child("shipper", _command("shipper", ShipperSettings(data)), (lock,), _SHIPPER_STOP_S)
+    controller = Child(
+        "controller",
+        _command("controller", ControllerSettings(data, str(manifest.absolute()))),
+        (),
+        _CONTROLLER_STOP_S,
+    )
     worker = Child(
         "worker",
         _command("worker", WorkerSettings(data, http.fileno(), 0, address_of(grpc) if grpc is not None else "")),
         (http.fileno(),),
         drain.grace_s + drain.limit_s + 15.0,
     )
-    return Supervisor([shipper, worker], [http] if grpc is None else [http, grpc], said)
+    return Supervisor([shipper, controller, worker], [http] if grpc is None else [http, grpc], said)
 
 
 def _command(kind: str, settings: msgspec.Struct) -> tuple[str, ...]:
@@ -97,8 +112,9 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.control.apply import read_snapshot
     from servery.gateway.body import Inflow
     from servery.gateway.http import HttpFace
+    from servery.gateway.link import Link
     from servery.gateway.pipeline import Pipeline
-    from servery.gateway.table import compile_table
+    from servery.gateway.serving import Serving
     from servery.gateway.worker import Worker
     from servery.host.asgi import HttpServer
     from servery.store.spool import Spool
@@ -112,19 +128,29 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     snapshot = read_snapshot(folder.snapshot)
     manifest = snapshot.manifest
     run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
-    targets = {
-        (name, version.number): InProcess(model, version, _loader_here(model, version), clock)
-        for name, model in manifest.models.items()
-        for version in snapshot.models[name].versions
-    }
+
+    def make(model: Model, version: Version) -> Owned:
+        return InProcess(model, version, _loader_here(model, version), clock)
 
     def uptimes(now_ns: int) -> list[Uptime]:
-        return [line for target in targets.values() if (line := target.uptime(run, now_ns)) is not None]
+        return [line for target in serving.targets if (line := target.uptime(run, now_ns)) is not None]
+
+    def last_uptime(target: Owned) -> None:
+        if (line := target.uptime(run, clock.wall_ns())) is not None:
+            spool.append(line)
+
+    spool = Spool(folder.spool, run, manifest.records, clock, uptimes)
+    serving = Serving(snapshot, folder.seal(), make, last_uptime)
 
     async def serve() -> None:
-        spool = Spool(folder.spool, run, manifest.records, clock, uptimes)
-        pipeline = Pipeline(compile_table(snapshot, targets, folder.seal()), spool, clock, dice)
-        worker = Worker(pipeline, spool, list(targets.values()), manifest.server.drain, lifeline.say)
+        pipeline = Pipeline(serving.table, spool, clock, dice)
+        serving.when_swapped(pipeline.swap)
+
+        async def read() -> Snapshot:
+            return await asyncio.to_thread(read_snapshot, folder.snapshot)
+
+        link = Link(folder.control, f"worker-{settings.number}", serving, read)
+        worker = Worker(pipeline, spool, [serving, link], manifest.server.drain, lifeline.say)
         server = HttpServer(
             HttpFace(pipeline, Inflow(manifest.server), worker.unready),
             socket.socket(fileno=settings.listener),
@@ -192,6 +218,42 @@ def _python(model: Model, version: Version, signature: Signature) -> Runtime:
     return PythonModel(Path(version.artifact), model.entry, signature)
 
 
+def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
+    """The controller: the admin API, and the one who publishes."""
+    from servery.control.apply import read_snapshot
+    from servery.control.loop import Again, Controller
+    from servery.host.asgi import HttpServer
+    from servery.host.channel import listen_at
+    from servery.web import AdminFace
+
+    start_logs("controller")
+    folder = DataFolder(Path(settings.data))
+
+    async def prepare(snapshot: Snapshot) -> Snapshot:
+        return snapshot
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):  # the supervisor says when: after the workers
+            loop.add_signal_handler(number, lambda: None)
+        loop.add_signal_handler(NOW, stop.set)
+        lifeline.when_ended(stop.set)
+        snapshot = read_snapshot(folder.snapshot)
+        controller = Controller(folder, Path(settings.manifest), snapshot, prepare, lambda _: None)
+        admin = HttpServer(AdminFace(controller), listen_at(folder.admin), 20.0, 1.0)
+        services = Services([controller, admin])
+        await services.start()
+        again = Again(controller)
+        loop.add_signal_handler(signal.SIGHUP, again.ask)
+        lifeline.say("ready")
+        await stop.wait()
+        await again.drain()
+        await services.drain()
+
+    asyncio.run(serve())
+
+
 def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
     """The shipper of this machine: from all spools to the ledger."""
     from servery.control.apply import read_snapshot
@@ -225,6 +287,8 @@ def main() -> None:
     try:
         if kind == "worker":
             run_worker(msgspec.json.decode(settings, type=WorkerSettings), lifeline)
+        elif kind == "controller":
+            run_controller(msgspec.json.decode(settings, type=ControllerSettings), lifeline)
         else:
             run_shipper(msgspec.json.decode(settings, type=ShipperSettings), lifeline)
     except SnapshotError as error:

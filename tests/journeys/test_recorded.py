@@ -7,7 +7,7 @@ from pathlib import Path
 import artifacts
 from server import Server, post, split_replies
 
-URL = "/v2/models/m/versions/1/infer"
+URL = "/v2/models/%6d/infer"  # an escape that needs none: a path that has to be parsed
 
 
 def test_what_ends_before_its_body_is_read_leaves_a_record(tmp_path: Path) -> None:

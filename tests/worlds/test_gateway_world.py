@@ -152,7 +152,7 @@ class World:
             target.sure = lambda _: self.draw.choice((0.2, 0.9, float("nan")))
         models = {name: Served((target.version,)) for name, target in self.targets.items()}
         targets = {(name, "1"): target for name, target in self.targets.items()}
-        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret")
+        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", {})
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:

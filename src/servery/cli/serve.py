@@ -50,7 +50,7 @@ def up(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
     )
     try:
-        snapshot = publish(checked.declared, checked.models, next_epoch(folder), folder)
+        snapshot = publish(checked.snapshot(next_epoch(folder)), folder)
     except OSError as error:
         _fail_on_folder(folder, error)
     address = _address(listeners.http)
@@ -62,7 +62,7 @@ def up(
             _say(f"serving on {address}: {word}")
 
     _say(f"starting on {address}{also} (records in {folder.path}; process {os.getpid()})")
-    if not asyncio.run(wiring.supervise(folder, lock, snapshot, listeners, said).run()):
+    if not asyncio.run(wiring.supervise(folder, lock, manifest, snapshot, listeners, said).run()):
         _fail("stopped at once; what was in flight is cut, and Records that wait in the spool go on at the next start")
     _say("stopped")
 

@@ -34,6 +34,11 @@ class Checked(msgspec.Struct, frozen=True):
     def digest(self) -> str:
         return self.declared.digest
 
+    def snapshot(self, epoch: int) -> Snapshot:
+        """What is published of it."""
+        assert self.manifest is not None, "only a manifest without errors is published"
+        return Snapshot(epoch, self.manifest, self.digest, self.models)
+
     @property
     def servable(self) -> bool:
         """Whether it may be served: an artifact that can't be read costs its own Model only."""
@@ -60,10 +65,8 @@ def next_epoch(folder: DataFolder) -> int:
         return 1
 
 
-def publish(declared: Declared, models: dict[str, Served], epoch: int, folder: DataFolder) -> Snapshot:
+def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     """Write the Snapshot so that a reader sees the old one or the new one, whole, even after a power cut; OSError."""
-    assert declared.manifest is not None, "only a manifest without errors is published"
-    snapshot = Snapshot(epoch, declared.manifest, declared.digest, models)
     fresh = folder.snapshot.with_suffix(".new")
     # Only its owner may read it: it names tenants and the hashes of their keys.
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

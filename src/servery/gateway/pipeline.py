@@ -68,6 +68,12 @@ class Pipeline:
         self.clock = clock
         self.dice = dice
 
+    def swap(self, table: Table) -> None:
+        """Answer by `table` from now on; requests under way end by the one that they began with."""
+        server = table.manifest.server
+        self.turns.at_once, self.turns.queue = server.concurrency_per_worker, server.queue_per_worker
+        self.table = table
+
     def identify(self, key: bytes | None) -> Caller:
         """Who asks; a Refusal here is counted, not recorded."""
         try:
@@ -84,6 +90,7 @@ class Pipeline:
         trail = Trail(record_id, caller, ask.called, at_ns, clock.steady_ns())
         trail.request_id, trail.traceparent = ask.request_id, ask.traceparent
         outcome, reason = Outcome.ABANDONED, ""
+        table.use.inside += 1
         try:
             entry = self._find(table, ask)
             answer = await self._under_a_turn(table.tenancies[caller.tenant], entry, ask, trail)
@@ -108,6 +115,7 @@ class Pipeline:
             message = f"an error of ours; the log has it under record {record_id.hex()}"
             return Reply(record_id, refusal=Refusal(Reason.BUG, message))
         finally:
+            table.use.leave()
             self.lines.append(close(trail, outcome, reason, clock.steady_ns(), table.manifest.region))
 
     def _find(self, table: Table, ask: Ask) -> Entry:

@@ -16,7 +16,9 @@ _NAME_CHARS = 128
 _REFUSALS = {
     Reason.NO_ROOM,
     Reason.WARMING,
+    Reason.SLEEPING,
     Reason.MODEL_UNAVAILABLE,
+    Reason.NO_CONTROLLER,
     Reason.DRAINING,
     Reason.RECORDS_FULL,
     Reason.NO_CANDIDATE,

@@ -99,9 +99,43 @@ class Tenancy:
     __slots__ = ("at_once", "inside", "minute")
 
     def __init__(self, limits: Limits) -> None:
-        self.minute = SlidingMinute(limits.requests_per_minute) if limits.requests_per_minute else None
-        self.at_once = limits.concurrency_per_worker
+        self.minute: SlidingMinute | None = None
         self.inside = 0
+        self.keep(limits)
+
+    def keep(self, limits: Limits) -> None:
+        """Go on by these limits; what was used in the last minute stays counted where there was a limit before."""
+        self.at_once = limits.concurrency_per_worker
+        most = limits.requests_per_minute
+        if most is None:
+            self.minute = None
+        elif self.minute is None:
+            self.minute = SlidingMinute(most)
+        else:
+            self.minute.limit = most
+
+
+class Use:
+    """How many Requests are under way by one Table."""
+
+    __slots__ = ("_ended", "inside")
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self._ended: asyncio.Future[None] | None = None
+
+    def leave(self) -> None:
+        self.inside -= 1
+        if not self.inside and self._ended is not None:
+            self._ended.set_result(None)
+            self._ended = None
+
+    async def ended(self) -> None:
+        """Return once no Request is under way. By then the Table has been replaced, so that none begins."""
+        if self.inside:
+            if self._ended is None:
+                self._ended = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._ended)
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -114,6 +148,7 @@ class Table(msgspec.Struct, frozen=True):
     tenancies: dict[str, Tenancy]
     targets: tuple[Target, ...]
     infer_paths: dict[bytes, tuple[str, str]]  # raw path → name and version, for the calls that need no parsing
+    use: Use
 
     def unready(self) -> list[str]:
         """Why this worker can't keep its promises now; empty when every Route has an answer.
@@ -130,22 +165,28 @@ class Table(msgspec.Struct, frozen=True):
         return [f"{name}: {self.entries[name].unready}" for name in unready]
 
 
-def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes) -> Table:
-    """The Table of a Snapshot over the worker's Targets."""
+def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes, tenancies: dict[str, Tenancy]) -> Table:
+    """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
     manifest = snapshot.manifest
     entries = {name: _route_entry(name, route, snapshot, targets) for name, route in manifest.routes.items()}
     for name, model in manifest.models.items():
         if model.expose or not manifest.tenants:
             entries[name] = _model_entry(name, model, snapshot, targets)
     limits = {name: tenant.limits for name, tenant in manifest.tenants.items()} or {LOCAL_TENANT: Limits()}
+    for tenant, limit in limits.items():
+        if tenant in tenancies:
+            tenancies[tenant].keep(limit)
+        else:
+            tenancies[tenant] = Tenancy(limit)
     return Table(
         snapshot.epoch,
         manifest,
         Keyring(manifest.tenants, secret, manifest.subscriptions),
         entries,
-        {tenant: Tenancy(limit) for tenant, limit in limits.items()},
+        {tenant: tenancies[tenant] for tenant in limits},
         tuple(targets.values()),
         dict(_infer_paths(entries)),
+        Use(),
     )
 
 

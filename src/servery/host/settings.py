@@ -29,9 +29,20 @@ class DataFolder:
     def ledger(self) -> Path:
         return self.path / "ledger.db"
 
+    @property
+    def control(self) -> Path:
+        """The socket where workers reach the controller."""
+        return self.path / "run" / "control.sock"
+
+    @property
+    def admin(self) -> Path:
+        """The socket where this user's commands reach the controller."""
+        return self.path / "run" / "admin.sock"
+
     def create(self) -> None:
         """Make the folder and its parts where they are missing."""
         self.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.path / "run").mkdir(mode=0o700, exist_ok=True)
         self.path.chmod(0o700)
 
     def take(self) -> int:

@@ -191,11 +191,17 @@ class Supervisor:
                 watched.stop_now()
         self._stopping.set()
 
+    def _pass_on(self, number: int, name: str) -> None:
+        for watched in self._watched:
+            if watched.child.name == name:
+                watched.signal(number)
+
     async def run(self) -> bool:
         """Until SIGTERM or SIGINT; a second one tells the children to stop now. Whether they could stop in order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP, "controller")
         for watched in self._watched:
             watched.start()
         await self._stopping.wait()

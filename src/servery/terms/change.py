@@ -51,6 +51,14 @@ class Version(msgspec.Struct, frozen=True):
         return self.digest[:12]
 
 
+class Standing(enum.Enum):
+    """Whether a Model's Versions are kept loaded."""
+
+    LOADED = "loaded"
+    UNLOADED = "unloaded"  # by an operator, until it is loaded again
+    ASLEEP = "asleep"  # to make room for others, until somebody asks for it
+
+
 class Served(msgspec.Struct, frozen=True):
     """What of a Model is served: its Versions in the order of their numbers, and the labels that name some of them.
 
@@ -59,6 +67,7 @@ class Served(msgspec.Struct, frozen=True):
 
     versions: tuple[Version, ...]
     labels: dict[str, str] = {}  # label → number
+    standing: Standing = Standing.LOADED
 
     @property
     def latest(self) -> Version:
@@ -71,6 +80,16 @@ class Served(msgspec.Struct, frozen=True):
             return self.latest
         number = self.labels.get(name, name)
         return next((version for version in self.versions if version.number == number), None)
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What became of a change that was asked for. Without `epoch` nothing has changed, and `problems` say why."""
+
+    epoch: int = 0
+    digest: str = ""
+    problems: tuple[Problem, ...] = ()
+    message: str = ""
+    workers: int = 0  # that have it in effect
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -55,13 +55,31 @@ class Reason(enum.Enum):
     )
     NO_ROOM = ("no_room", Fault.PLATFORM, Again.LATER, "The worker, or the model's queue, is full.")
     WARMING = ("warming", Fault.PLATFORM, Again.LATER, "The model is loading or warming up.")
+    SLEEPING = (
+        "sleeping",
+        Fault.PLATFORM,
+        Again.LATER,
+        "The model was unloaded to make room, and is being loaded again because of this request.",
+    )
     MODEL_UNAVAILABLE = (
         "model_unavailable",
         Fault.PLATFORM,
         Again.ELSEWHERE,
-        "The model could not be loaded; /ready says why.",
+        "The model could not be loaded, or was unloaded; /ready says why.",
     )
     DRAINING = ("draining", Fault.PLATFORM, Again.ELSEWHERE, "The worker is stopping and takes no new requests.")
+    NO_CONTROLLER = (
+        "no_controller",
+        Fault.PLATFORM,
+        Again.LATER,
+        "The controller, which alone changes what is served, does not answer.",
+    )
+    CHANGE_REFUSED = (
+        "change_refused",
+        Fault.CALLER,
+        Again.NO,
+        "What is to be loaded can't be served; what was served before goes on.",
+    )
     RECORDS_FULL = ("records_full", Fault.PLATFORM, Again.LATER, "The spool is full and records.when_full is refuse.")
     DEADLINE_EXCEEDED = (
         "deadline_exceeded",

@@ -1,0 +1,259 @@
+"""The controller: the only one who publishes Snapshots. One change at a time, each built whole, then swapped once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from servery.control.apply import check, publish
+from servery.control.places import Places
+from servery.control.resolve import resolve
+from servery.control.restart import needs_restart
+from servery.control.validate import validate
+from servery.host.channel import Channel, listen_at
+from servery.host.settings import DataFolder
+from servery.terms.change import Change, Served, Snapshot, Standing
+from servery.terms.messages import Acknowledged, AnyMessage, Asked, Hello, Published, Replied
+from servery.terms.reasons import Reason, Refusal
+
+log = logging.getLogger("servery.controller")
+
+# All workers must have loaded what is new by then, or the old one goes on.
+_IN_EFFECT_S = 600.0
+
+
+class Peer:
+    """A worker that is connected, and the epoch that it answers by."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.name = ""
+        self.epoch = 0
+
+
+class Controller:
+    """A Service. `prepare` decides where the Versions of a Snapshot run; `fleet` starts what these Snapshots need
+    beside the workers, and stops the rest."""
+
+    name = "controller"
+    unready = ""
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        manifest: Path,
+        snapshot: Snapshot,
+        prepare: Callable[[Snapshot], Awaitable[Snapshot]],
+        fleet: Callable[[Sequence[Snapshot]], None],
+    ) -> None:
+        self.snapshot = snapshot
+        self.peers: list[Peer] = []
+        self._folder = folder
+        self._manifest = manifest
+        self._prepare = prepare
+        self._fleet = fleet
+        self._changing = asyncio.Lock()
+        self._moved = asyncio.Event()
+        self._failed: dict[str, str] = {}
+        self._server: asyncio.Server | None = None
+        self._asked: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen for workers; decide what the Snapshot that is already published leaves open."""
+        self._server = await asyncio.start_unix_server(self._meet, sock=listen_at(self._folder.control))
+        async with self._changing:
+            self._fleet([self.snapshot])
+            prepared = await self._prepare(self.snapshot)
+            if prepared != self.snapshot:
+                await self._publish(prepared.models)
+
+    async def drain(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._asked:
+            task.cancel()
+        await asyncio.gather(*self._asked, return_exceptions=True)
+        for peer in self.peers:
+            peer.channel.close()
+
+    async def apply(self, file: Path | None, by: str) -> Change:
+        """Serve what `file` declares (default: the manifest that is served, read again)."""
+        async with self._changing:
+            path = file or self._manifest
+            checked = await asyncio.to_thread(check, path)
+            problems = checked.problems
+            if checked.manifest is not None:
+                places = checked.declared.places
+                problems += tuple(needs_restart(self.snapshot.manifest, checked.manifest, places))
+            if problems or checked.manifest is None:
+                return Change(problems=problems, message="the manifest has problems; what was served goes on")
+            wanted = checked.snapshot(0)
+            log.info("%s applies %s", by, path)
+            change = await self._publish(wanted.models, wanted)
+            if change.epoch:
+                self._manifest = path
+            return change
+
+    async def load(self, model: str, by: str) -> Change:
+        """Read the Model's artifacts again and serve what they are now. Refusal."""
+        async with self._changing:
+            manifest = self.snapshot.manifest
+            declared = self._declared(model)
+            only = msgspec.structs.replace(manifest, models={model: manifest.models[model]}, routes={})
+            places = Places(str(self._manifest))
+            found = await asyncio.to_thread(resolve, only, self._manifest.parent, places)
+            problems = found.problems
+            if not problems:
+                problems = validate(manifest, {**self.snapshot.models, model: found.models[model]}, places)
+            if problems:
+                said = "; ".join(f"{problem.message}" for problem in problems)
+                raise Refusal(Reason.CHANGE_REFUSED, f"'{model}' can't be loaded: {said}; what was served goes on")
+            if found.models[model] == declared:
+                return self._now()
+            log.info("%s loads %s", by, model)
+            return self._settled(await self._publish({**self.snapshot.models, model: found.models[model]}))
+
+    async def unload(self, model: str, by: str) -> Change:
+        """Take the Model out of memory until it is loaded again. Refusal."""
+        return await self._stand(model, Standing.UNLOADED, by)
+
+    async def wake(self, model: str, by: str) -> Change:
+        """Load a Model that sleeps. Refusal."""
+        if self._declared(model).standing is not Standing.ASLEEP:
+            return self._now()
+        return await self._stand(model, Standing.LOADED, by)
+
+    async def _stand(self, model: str, standing: Standing, by: str) -> Change:
+        async with self._changing:
+            declared = self._declared(model)
+            if declared.standing is standing:
+                return self._now()
+            log.info("%s wants %s %s", by, model, standing.value)
+            changed = msgspec.structs.replace(declared, standing=standing)
+            return self._settled(await self._publish({**self.snapshot.models, model: changed}))
+
+    def _declared(self, model: str) -> Served:
+        try:
+            return self.snapshot.models[model]
+        except KeyError:
+            raise Refusal(Reason.NOT_FOUND, f"no model is called '{model[:128]}'") from None
+
+    def _now(self) -> Change:
+        return Change(self.snapshot.epoch, self.snapshot.manifest_digest, workers=len(self.peers))
+
+    @staticmethod
+    def _settled(change: Change) -> Change:
+        if not change.epoch:
+            raise Refusal(Reason.CHANGE_REFUSED, change.message)
+        return change
+
+    async def _publish(self, models: dict[str, Served], wanted: Snapshot | None = None) -> Change:
+        """Put the next Snapshot into effect everywhere, or go back to the one before."""
+        old = self.snapshot
+        new = msgspec.structs.replace(wanted or old, epoch=old.epoch + 1, models=models)
+        new = await self._prepare(new)
+        if problem := await self._swap(new, [old, new]):
+            log.error("epoch %d can't be served, and the one before goes on: %s", new.epoch, problem)
+            back = msgspec.structs.replace(old, epoch=new.epoch + 1)
+            await self._swap(back, [back])
+            return Change(message=f"{problem}; what was served goes on")
+        self._fleet([new])
+        log.info("epoch %d is in effect in %d workers", new.epoch, len(self.peers))
+        return Change(new.epoch, new.manifest_digest, workers=len(self.peers))
+
+    async def _swap(self, snapshot: Snapshot, needed: Sequence[Snapshot]) -> str:
+        """Publish, and wait until every worker has acknowledged; why one can't ("" when all have)."""
+        self._fleet(needed)
+        self._failed.clear()
+        await asyncio.to_thread(publish, snapshot, self._folder)
+        self.snapshot = snapshot
+        for peer in self.peers:
+            peer.channel.send(Published(snapshot.epoch))
+        try:
+            await asyncio.wait_for(self._in_effect(snapshot.epoch), _IN_EFFECT_S)
+        except TimeoutError:
+            behind = ", ".join(peer.name for peer in self.peers if peer.epoch < snapshot.epoch)
+            return f"not in effect within {_IN_EFFECT_S:g} s in {behind or 'any worker'}"
+        return "; ".join(f"{what}: {why}" if what else why for what, why in self._failed.items())
+
+    async def _in_effect(self, epoch: int) -> None:
+        while not self._failed and not (self.peers and all(peer.epoch >= epoch for peer in self.peers)):
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(Channel(reader, writer))
+        try:
+            async for message in peer.channel.receive():
+                self._hear(peer, message)
+        finally:
+            if peer in self.peers:
+                self.peers.remove(peer)
+            peer.channel.close()
+            self._moved.set()
+
+    def _hear(self, peer: Peer, message: AnyMessage) -> None:
+        match message:
+            case Hello(worker, epoch):
+                peer.name, peer.epoch = worker, epoch
+                self.peers.append(peer)
+                if epoch < self.snapshot.epoch:
+                    peer.channel.send(Published(self.snapshot.epoch))
+            case Acknowledged(epoch, problems):
+                peer.epoch = epoch if not problems else peer.epoch
+                self._failed.update(problems)
+            case Asked():
+                task = asyncio.get_running_loop().create_task(self._do(peer, message))
+                self._asked.add(task)
+                task.add_done_callback(self._asked.discard)
+            case _:
+                log.warning("%s said what only the controller says", peer.name)
+        self._moved.set()
+
+    async def _do(self, peer: Peer, asked: Asked) -> None:
+        act = {"load": self.load, "unload": self.unload, "wake": self.wake}[asked.verb]
+        try:
+            await act(asked.model, asked.by)
+            reply = Replied(asked.number)
+        except Refusal as refusal:
+            reply = Replied(asked.number, refusal.message, refusal.reason.word)
+        except Exception:
+            log.exception("%s %s failed by an error of ours", asked.verb, asked.model)
+            reply = Replied(asked.number, f"{asked.verb} of '{asked.model}' failed; the log says how", Reason.BUG.word)
+        peer.channel.send(reply)
+
+
+class Again:
+    """Applies the manifest anew when it is asked to; asked while it is at it, once more afterwards. Its log says how."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._task: asyncio.Task[None] | None = None
+        self._asked = False
+
+    def ask(self) -> None:
+        self._asked = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._apply())
+
+    async def drain(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _apply(self) -> None:
+        while self._asked:
+            self._asked = False
+            try:
+                change = await self._controller.apply(None, "SIGHUP")
+            except Exception:
+                log.exception("the manifest could not be applied, by an error of ours")
+                continue
+            for problem in change.problems:
+                log.error("%s", problem)
+            if not change.epoch:
+                log.error("%s", change.message)

@@ -1,0 +1,124 @@
+"""A worker's line to the controller: hears of new Snapshots, acknowledges them, asks for what only the controller does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from servery.gateway.serving import Serving
+from servery.host.channel import Channel, connect_to
+from servery.terms.change import Snapshot
+from servery.terms.messages import Acknowledged, Asked, Hello, Published, Replied
+from servery.terms.reasons import Reason, Refusal
+
+log = logging.getLogger("servery.worker")
+
+_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.0
+# Loading a large model may take minutes; whoever asked for it gives up earlier if they want to.
+_REPLY_S = 600.0
+
+
+class Link:
+    """A Service. Without a controller, serving goes on by the last Snapshot, and it is looked for again and again.
+
+    `read` reads the published Snapshot, off the event loop.
+    """
+
+    name = "controller"
+    unready = ""
+
+    def __init__(self, path: Path, worker: str, serving: Serving, read: Callable[[], Awaitable[Snapshot]]) -> None:
+        self._path = path
+        self._worker = worker
+        self._serving = serving
+        self._read = read
+        self._channel: Channel | None = None
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Replied]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._changes: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._listen(), name="controller")
+        self._changes = loop.create_task(self._follow(), name="changes")
+
+    async def drain(self) -> None:
+        tasks = [task for task in (self._task, self._changes) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ask(self, verb: str, model: str, by: str) -> None:
+        """Have the controller do `verb` to `model`, and wait until it is in effect in all workers. Refusal."""
+        if self._channel is None:
+            raise Refusal(Reason.NO_CONTROLLER, f"there is no controller now, so '{model}' can't be changed; try again")
+        number = next(self._numbers)
+        reply = self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._channel.send(Asked(number, verb, model, by))
+            replied = await asyncio.wait_for(reply, _REPLY_S)
+        except TimeoutError:
+            raise Refusal(Reason.NO_CONTROLLER, f"the controller said nothing of '{model}' for minutes") from None
+        finally:
+            del self._asked[number]
+        if replied.problem:
+            raise Refusal(next(one for one in Reason if one.word == replied.reason), replied.problem)
+
+    def tell(self, verb: str, model: str) -> None:
+        """Ask without waiting for an answer."""
+        if self._channel is not None:
+            self._channel.send(Asked(next(self._numbers), verb, model, self._worker))
+
+    async def _listen(self) -> None:
+        pause = _PAUSE_S
+        while True:
+            with contextlib.suppress(OSError):
+                channel = await Channel.over(connect_to(self._path))
+                pause = _PAUSE_S
+                try:
+                    await self._converse(channel)
+                finally:
+                    self._lose(channel)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    async def _converse(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.send(Hello(self._worker, self._serving.table.epoch))
+        async for message in channel.receive():
+            if isinstance(message, Published):
+                self._news.set()
+            elif isinstance(message, Replied):
+                reply = self._asked.get(message.number)
+                if reply is not None and not reply.done():
+                    reply.set_result(message)
+
+    def _lose(self, channel: Channel) -> None:
+        channel.close()
+        self._channel = None
+        for reply in self._asked.values():
+            if not reply.done():
+                lost = "the controller ended while it was at it; look at the repository's index"
+                reply.set_result(Replied(0, lost, Reason.NO_CONTROLLER.word))
+
+    async def _follow(self) -> None:
+        """Each published Snapshot in turn; of several in a row only the last matters."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                snapshot = await self._read()
+                problems = await self._serving.change(snapshot)
+            except Exception as error:
+                log.exception("a published snapshot could not be taken over; the old one goes on")
+                snapshot, problems = None, {"": str(error)}
+            if self._channel is not None:
+                epoch = self._serving.table.epoch if snapshot is None else snapshot.epoch
+                self._channel.send(Acknowledged(epoch, problems))

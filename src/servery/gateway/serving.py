@@ -1,0 +1,160 @@
+"""What a worker serves: its Targets, the Table over them, and how both change while requests are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from servery.gateway.table import Table, Target, Tenancy, compile_table
+from servery.host.service import Service
+from servery.terms.change import Snapshot, Version
+from servery.terms.manifest import Model, Versions
+from servery.terms.reasons import Reason
+from servery.terms.record import Uptime
+
+log = logging.getLogger("servery.worker")
+
+Key = tuple[str, str]  # Model and number
+
+
+class Owned(Target, Service, Protocol):
+    """A Target whose life is the worker's: it is started before a Table points at it, and drained after the last."""
+
+    def uptime(self, run: str, now_ns: int) -> Uptime | None: ...
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A Target, and the declaration that it was made from."""
+
+    model: Model
+    version: Version
+    target: Owned
+
+
+class Serving:
+    """A Service. `table` is swapped in one assignment; a Target that no Table points at any more is drained
+    once the requests that began under those Tables have ended.
+
+    `make` makes a Target that isn't started. `ended` is told of each one that has drained, for its last bill.
+    """
+
+    name = "models"
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        secret: bytes,
+        make: Callable[[Model, Version], Owned],
+        ended: Callable[[Owned], None],
+    ) -> None:
+        self._secret = secret
+        self._make = make
+        self._ended = ended
+        self._swapped: Callable[[Table], None] = lambda _: None
+        self._tenancies: dict[str, Tenancy] = {}
+        self._changing = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._old: list[Table] = []  # Requests may still be under way by them
+        self._made = self._prepare(snapshot)
+        self._all = list(self._made.values())  # with those that are on their way out
+        self.snapshot = snapshot
+        self.table = self._compile(snapshot, self._made)
+
+    def when_swapped(self, act: Callable[[Table], None]) -> None:
+        """Call `act` with each new Table, once it is in effect here."""
+        self._swapped = act
+
+    @property
+    def targets(self) -> list[Owned]:
+        """All that cost something now, also those on their way out."""
+        return [made.target for made in self._all]
+
+    @property
+    def unready(self) -> str:
+        return "; ".join(self.table.unready())
+
+    async def start(self) -> None:
+        """Load and warm up what the first Snapshot names. What can't be loaded is unavailable; the others serve."""
+        async with self._changing:
+            await asyncio.gather(*[made.target.start() for made in self._all])
+
+    async def change(self, snapshot: Snapshot) -> dict[str, str]:
+        """Serve `snapshot`, or say what of it can't be loaded, by "model number"; then the old one goes on."""
+        async with self._changing:
+            if snapshot.epoch <= self.table.epoch:
+                return {}
+            before = self._made
+            made = self._prepare(snapshot)
+            fresh = [one for key, one in made.items() if before.get(key) is not one]
+            self._all += fresh
+            await asyncio.gather(*[one.target.start() for one in fresh])
+            problems = {
+                f"{one.version.model} {one.version.number}": one.target.unready
+                for one in fresh
+                if one.target.refusal is Reason.MODEL_UNAVAILABLE and not one.version.problem
+            }
+            if problems:
+                await self._end(fresh)
+                return problems
+            self._old = [*(table for table in self._old if table.use.inside), self.table]
+            self.table = self._compile(snapshot, made)
+            self._swapped(self.table)
+            self.snapshot, self._made = snapshot, made
+            self._retire([one for key, one in before.items() if made.get(key) is not one])
+            log.info("epoch %d is in effect", snapshot.epoch)
+            return {}
+
+    async def drain(self) -> None:
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self._end(list(self._all))
+
+    def _prepare(self, snapshot: Snapshot) -> dict[Key, Made]:
+        """A Target for each Version: the one that is there, if it was made from the same declaration."""
+        before: Mapping[Key, Made] = getattr(self, "_made", {})
+        made: dict[Key, Made] = {}
+        for name, declared in snapshot.manifest.models.items():
+            model = what_a_target_needs(declared)
+            for version in snapshot.models[name].versions:
+                key = (name, version.number)
+                one = before.get(key)
+                if one is None or (one.model, one.version) != (model, version):
+                    one = Made(model, version, self._make(declared, version))
+                made[key] = one
+        return made
+
+    def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
+        targets = {key: one.target for key, one in made.items()}
+        return compile_table(snapshot, targets, self._secret, self._tenancies)
+
+    def _retire(self, gone: list[Made]) -> None:
+        old = list(self._old)
+
+        async def retire() -> None:
+            for table in old:
+                await table.use.ended()
+            await self._end(gone)
+
+        if not gone:
+            return
+        task = asyncio.get_running_loop().create_task(retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _end(self, gone: list[Made]) -> None:
+        for one in gone:
+            await one.target.drain()
+            self._all.remove(one)
+            self._ended(one.target)
+
+
+def what_a_target_needs(model: Model) -> Model:
+    """The declaration without what only the Table uses: a change there needs no new Target."""
+    return msgspec.structs.replace(
+        model, artifact="", artifacts=(), versions=Versions(), labels={}, confidence=None, prediction=None, expose=False
+    )

@@ -1,0 +1,49 @@
+"""What the workers and the controller tell each other, as values."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """One message of the channel between a worker and the controller."""
+
+
+class Hello(Message, frozen=True):
+    """A worker's first word: who it is, and the epoch of its Table."""
+
+    worker: str
+    epoch: int
+
+
+class Published(Message, frozen=True):
+    """The controller to all: there is a Snapshot of this epoch to be read."""
+
+    epoch: int
+
+
+class Acknowledged(Message, frozen=True):
+    """A worker answers by this epoch now; with `problems` (by "model number") it doesn't, and keeps its old Table."""
+
+    epoch: int
+    problems: dict[str, str] = {}
+
+
+class Asked(Message, frozen=True):
+    """A worker asks for something that only the controller may do. `verb` is load, unload or wake."""
+
+    number: int
+    verb: str
+    model: str
+    by: str
+
+
+class Replied(Message, frozen=True):
+    """What became of what a worker asked; `problem` says why nothing did ("" when it is in effect)."""
+
+    number: int
+    problem: str = ""
+    reason: str = ""  # a Reason's word, with a problem
+
+
+AnyMessage = Hello | Published | Acknowledged | Asked | Replied
