@@ -25,7 +25,7 @@ from servery.host.ports import address_of
 from servery.host.service import Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
-from servery.terms.change import Snapshot, Version
+from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Server
 from servery.terms.record import Uptime
 
@@ -118,6 +118,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.worker import Worker
     from servery.host.asgi import HttpServer
     from servery.store.spool import Spool
+    from servery.targets.absent import Absent
     from servery.targets.in_process import InProcess
 
     start_logs(f"worker-{settings.number}")
@@ -129,7 +130,9 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     manifest = snapshot.manifest
     run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
 
-    def make(model: Model, version: Version) -> Owned:
+    def make(model: Model, version: Version, standing: Standing) -> Owned:
+        if standing is not Standing.LOADED:
+            return Absent(version, standing, lambda: link.tell("wake", version.model))
         return InProcess(model, version, _loader_here(model, version), clock)
 
     def uptimes(now_ns: int) -> list[Uptime]:
@@ -142,14 +145,14 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes)
     serving = Serving(snapshot, folder.seal(), make, last_uptime)
 
+    async def read() -> Snapshot:
+        return await asyncio.to_thread(read_snapshot, folder.snapshot)
+
+    link = Link(folder.control, f"worker-{settings.number}", serving, read)
+
     async def serve() -> None:
         pipeline = Pipeline(serving.table, spool, clock, dice)
         serving.when_swapped(pipeline.swap)
-
-        async def read() -> Snapshot:
-            return await asyncio.to_thread(read_snapshot, folder.snapshot)
-
-        link = Link(folder.control, f"worker-{settings.number}", serving, read)
         worker = Worker(pipeline, spool, [serving, link], manifest.server.drain, lifeline.say)
         server = HttpServer(
             HttpFace(pipeline, Inflow(manifest.server), worker.unready),

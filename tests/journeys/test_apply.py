@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -13,7 +14,8 @@ import psutil
 
 import artifacts
 from living import Living, servery, until
-from server import tensor
+from server import read_all, split_replies, tensor
+from servery.host.channel import connect_to
 
 ASK = json.dumps({"inputs": [tensor("x", "FP32", [1, 30], [0.0] * 30)]})
 SURE = {1: [0.9, 0.1], 2: [0.2, 0.8]}
@@ -131,6 +133,41 @@ def test_a_worker_that_starts_again_takes_what_is_in_effect(tmp_path: Path) -> N
         worker.wait(10)
         server.await_ready()
         assert version_of(server) == "2"
+
+
+def admin(server: Living, path: str, method: str = "POST") -> tuple[int, Any]:
+    with contextlib.closing(connect_to(server.data / "run" / "admin.sock")) as line:
+        line.settimeout(20)
+        line.sendall(f"{method} /servery/admin/v1/{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+        [reply] = split_replies(read_all(line))
+    return reply.status, reply.json
+
+
+def test_a_model_is_unloaded_and_loaded_again(tmp_path: Path) -> None:
+    with begin(tmp_path) as server:
+        status, change = admin(server, "models/m/unload")
+        assert (status, change["epoch"], change["workers"]) == (200, 2, 1)
+        gone = server.infer("m", ASK.encode())
+        assert (gone.status, gone.error) == (
+            503,
+            "'m' can't answer: m: it was unloaded; load it to have it answer again",
+        )
+        assert "retry-after" in gone.headers
+        assert server.infer("n", ASK.encode()).status == 404  # unknown is something else
+        assert server.get("/v2/models/m/ready").status == 503
+        assert server.status_of("ready") == 200  # the others serve
+        artifacts.constant(tmp_path / "m" / "1" / "model.onnx", SURE[2])  # another file under the same number
+        assert admin(server, "models/m/load")[0] == 200
+        assert server.infer("m", ASK.encode()).json["outputs"][0]["data"] == [1]
+        artifacts.unknown_operator(tmp_path / "m" / "1" / "model.onnx")
+        status, said = admin(server, "models/m/load")
+        assert (status, said["reason"]) == (400, "change_refused")
+        assert "what was served goes on" in said["error"]
+        assert server.infer("m", ASK.encode()).json["outputs"][0]["data"] == [1]
+        assert admin(server, "models/nobody/load")[0] == 404
+        status, now = admin(server, "status", "GET")
+        assert status == 200
+        assert [(one["model"], one["standing"]) for one in now["versions"]] == [("m", "loaded"), ("slow", "loaded")]
 
 
 def test_apply_says_where_nobody_listens(tmp_path: Path) -> None:

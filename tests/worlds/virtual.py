@@ -113,7 +113,7 @@ class WorldTarget:
         return self._hand(self._called(self._next, fetch, feeds, rows))
 
     def submit(self, call: Call) -> WorldJob | None:
-        if self._running >= self._queue:
+        if self._running >= self._queue or self.refusal is not None:
             return None
         assert self._next is not None
         self._running += 1

@@ -82,11 +82,11 @@ async def _call_elsewhere(
     A cancelled one is booked on the trail here: nobody else will know what it cost.
     """
     target = tier.target
-    refusal = target.refusal
-    if refusal is not None:
-        return Called({}, 0, refusal.word, target.unready), False
     job: Job | None = target.submit(call)
     if job is None:
+        refusal = target.refusal
+        if refusal is not None:
+            return Called({}, 0, refusal.word, target.unready), False
         return Called({}, 0, Reason.NO_ROOM.word, "its queue is full"), False
     if job.future.done():  # too late for it
         return job.future.result(), False

@@ -40,6 +40,7 @@ class Link:
         self._channel: Channel | None = None
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Replied]] = {}
+        self._told: dict[tuple[str, str], int] = {}  # what the controller has not replied to yet
         self._task: asyncio.Task[None] | None = None
         self._changes: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -72,9 +73,10 @@ class Link:
             raise Refusal(next(one for one in Reason if one.word == replied.reason), replied.problem)
 
     def tell(self, verb: str, model: str) -> None:
-        """Ask without waiting for an answer."""
-        if self._channel is not None:
-            self._channel.send(Asked(next(self._numbers), verb, model, self._worker))
+        """Ask without waiting for an answer; what is asked for already isn't asked again."""
+        if self._channel is not None and (verb, model) not in self._told:
+            number = self._told[verb, model] = next(self._numbers)
+            self._channel.send(Asked(number, verb, model, self._worker))
 
     async def _listen(self) -> None:
         pause = _PAUSE_S
@@ -96,13 +98,22 @@ class Link:
             if isinstance(message, Published):
                 self._news.set()
             elif isinstance(message, Replied):
-                reply = self._asked.get(message.number)
-                if reply is not None and not reply.done():
-                    reply.set_result(message)
+                self._hear(message)
+
+    def _hear(self, message: Replied) -> None:
+        reply = self._asked.get(message.number)
+        if reply is not None and not reply.done():
+            reply.set_result(message)
+        for what, number in list(self._told.items()):
+            if number == message.number:
+                del self._told[what]
+                if message.problem:
+                    log.warning("%s %s: %s", *what, message.problem)
 
     def _lose(self, channel: Channel) -> None:
         channel.close()
         self._channel = None
+        self._told.clear()
         for reply in self._asked.values():
             if not reply.done():
                 lost = "the controller ended while it was at it; look at the repository's index"

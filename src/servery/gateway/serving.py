@@ -11,7 +11,7 @@ import msgspec
 
 from servery.gateway.table import Table, Target, Tenancy, compile_table
 from servery.host.service import Service
-from servery.terms.change import Snapshot, Version
+from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
 from servery.terms.reasons import Reason
 from servery.terms.record import Uptime
@@ -32,6 +32,7 @@ class Made(msgspec.Struct, frozen=True):
 
     model: Model
     version: Version
+    standing: Standing
     target: Owned
 
 
@@ -48,7 +49,7 @@ class Serving:
         self,
         snapshot: Snapshot,
         secret: bytes,
-        make: Callable[[Model, Version], Owned],
+        make: Callable[[Model, Version, Standing], Owned],
         ended: Callable[[Owned], None],
     ) -> None:
         self._secret = secret
@@ -95,7 +96,9 @@ class Serving:
             problems = {
                 f"{one.version.model} {one.version.number}": one.target.unready
                 for one in fresh
-                if one.target.refusal is Reason.MODEL_UNAVAILABLE and not one.version.problem
+                if one.target.refusal is Reason.MODEL_UNAVAILABLE
+                and one.standing is Standing.LOADED
+                and not one.version.problem
             }
             if problems:
                 await self._end(fresh)
@@ -120,11 +123,12 @@ class Serving:
         made: dict[Key, Made] = {}
         for name, declared in snapshot.manifest.models.items():
             model = what_a_target_needs(declared)
-            for version in snapshot.models[name].versions:
+            served = snapshot.models[name]
+            for version in served.versions:
                 key = (name, version.number)
                 one = before.get(key)
-                if one is None or (one.model, one.version) != (model, version):
-                    one = Made(model, version, self._make(declared, version))
+                if one is None or (one.model, one.version, one.standing) != (model, version, served.standing):
+                    one = Made(model, version, served.standing, self._make(declared, version, served.standing))
                 made[key] = one
         return made
 

@@ -130,8 +130,8 @@ class InProcess:
         return Called(outputs, busy)
 
     def submit(self, call: Call) -> Job | None:
-        """Queue a call for the thread, where it may share a batch with others; None when the queue is full."""
-        return self._batcher.submit(call)
+        """Queue a call for the thread, where it may share a batch; None when the queue is full, or it isn't ready."""
+        return self._batcher.submit(call) if self.state is State.READY else None
 
     def give_up(self, job: Job) -> Called:
         """What to book for a call whose caller waits no longer: the time so far, marked as estimated."""
