@@ -42,5 +42,5 @@ clean:  ## forget the environment and the demo
 
 .venv/test.installed: .venv/demo.installed
 	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install -c constraints.txt --group dev
+	$(PIP) install -c constraints.txt -e '.[sklearn]' --group dev
 	@touch $@

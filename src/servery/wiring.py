@@ -197,7 +197,11 @@ def _loader(model: Model, version: Version) -> Callable[[], Runtime]:
     from servery.control.resolve import digest_now
     from servery.runtimes.running import CannotRun
 
-    made: dict[str, Callable[[Model, Version, Signature], Runtime]] = {"onnx": _onnx, "python": _python}
+    made: dict[str, Callable[[Model, Version, Signature], Runtime]] = {
+        "onnx": _onnx,
+        "python": _python,
+        "sklearn": _sklearn,
+    }
 
     def load() -> Runtime:
         if version.signature is None:
@@ -219,6 +223,12 @@ def _python(model: Model, version: Version, signature: Signature) -> Runtime:
     from servery.runtimes.python import PythonModel
 
     return PythonModel(Path(version.artifact), model.entry, signature)
+
+
+def _sklearn(model: Model, version: Version, signature: Signature) -> Runtime:
+    from servery.runtimes.sklearn import SklearnModel
+
+    return SklearnModel(Path(version.artifact), model.trusted, signature, model.threads)
 
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:

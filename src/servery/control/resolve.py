@@ -11,6 +11,7 @@ from servery.control.places import Places, at
 from servery.control.versions import find, pick
 from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact
 from servery.runtimes.code import PLATFORM, code_digest, read_code
+from servery.runtimes.skops_file import read_skops
 from servery.terms.change import Problem, Served, Severity, Version
 from servery.terms.manifest import DeclaredTensor, Manifest, Model
 from servery.terms.tensors import Signature, TensorSpec
@@ -43,7 +44,8 @@ def read_version(name: str, model: Model, number: int, path: Path) -> Version:
     """The Version that the artifact at `path` is now. ArtifactError."""
     artifact = read_version_artifact(model, path)
     files = tuple(str(file) for file in artifact.files)
-    signature = artifact.signature if artifact.signature.outputs else None
+    known = artifact.signature.outputs and (artifact.signature.inputs or model.runtime == "onnx")
+    signature = artifact.signature if known else None
     unsaid = "" if signature else "its inputs or its outputs are not declared"
     return Version(name, str(number), artifact.digest, str(path), files, signature, unsaid)
 
@@ -72,9 +74,14 @@ def _pinned(
 def read_version_artifact(model: Model, path: Path) -> Artifact:
     """What the artifact at `path` is as a Version of `model`, read without running it. ArtifactError."""
     extra = answers_depend_on(model)
-    if model.runtime == "python":
-        return read_code(path, model.entry, _declared(model), extra)
-    return read_artifact(path, extra)
+    declared = Signature(_specs(model.inputs), _specs(model.outputs), PLATFORM)
+    match model.runtime:
+        case "onnx":
+            return read_artifact(path, extra)
+        case "python":
+            return read_code(path, model.entry, declared, extra)
+        case "sklearn":
+            return read_skops(path, model.trusted, declared, extra)
 
 
 def digest_now(model: Model, version: Version) -> str:
@@ -90,12 +97,6 @@ def answers_depend_on(model: Model) -> bytes:
     decides = {"class": model.entry, "inputs": model.inputs, "outputs": model.outputs}
     written = {key: value for key, value in decides.items() if value}
     return msgspec.json.encode({"runtime": model.runtime, **written}, order="sorted")
-
-
-def _declared(model: Model) -> Signature:
-    if not model.inputs or not model.outputs:
-        return Signature((), ())
-    return Signature(_specs(model.inputs), _specs(model.outputs), PLATFORM)
 
 
 def _specs(tensors: tuple[DeclaredTensor, ...]) -> tuple[TensorSpec, ...]:

@@ -104,7 +104,7 @@ class Batch(Declared, frozen=True):
 class Model(Declared, frozen=True):
     """A name that can answer."""
 
-    runtime: Annotated[Literal["onnx", "python"], Meta(description="[what runs the artifact](models.md)")]
+    runtime: Annotated[Literal["onnx", "python", "sklearn"], Meta(description="[what runs the artifact](models.md)")]
     artifact: Annotated[
         str,
         Meta(
@@ -137,10 +137,17 @@ class Model(Declared, frozen=True):
         ),
     ] = msgspec.field(name="class", default="")
     inputs: Annotated[
-        tuple[DeclaredTensor, ...], Meta(max_length=256, description="`python`: what a call takes, in order")
+        tuple[DeclaredTensor, ...], Meta(max_length=256, description="`python`, `sklearn`: what a call takes, in order")
     ] = ()
     outputs: Annotated[
-        tuple[DeclaredTensor, ...], Meta(max_length=256, description="`python`: what a call gives, in order")
+        tuple[DeclaredTensor, ...], Meta(max_length=256, description="`python`, `sklearn`: what a call gives, in order")
+    ] = ()
+    trusted: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...],
+        Meta(
+            max_length=256,
+            description="`sklearn`: types that may be in the file, beside those that skops knows as harmless",
+        ),
     ] = ()
 
 
