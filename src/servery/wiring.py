@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from servery.fleet.processes import ReplicaSettings, children, read_settings
 from servery.host.clock import Clock, Dice
 from servery.host.logs import start_logs
 from servery.host.ports import address_of
@@ -27,18 +28,23 @@ from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Server
+from servery.terms.placement import Placement, placement_of
 from servery.terms.record import Uptime
+from servery.terms.tensors import Signature
 
 if TYPE_CHECKING:
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.serving import Owned
     from servery.gateway.worker import Face, Worker
     from servery.host.rpc import GrpcServer
-    from servery.targets.in_process import Runtime
-    from servery.terms.tensors import Signature
+    from servery.targets.in_process import InProcess, Runtime
+    from servery.targets.oip import OipTarget
 
+# What stops in which order: the highest first.
+_SHIPPER, _REPLICAS, _WORKERS = range(3)
 _SHIPPER_STOP_S = 30.0
 _CONTROLLER_STOP_S = 10.0
+_FOREVER_S = 1e9  # the callers of a Replica are our own workers: they keep connections, and end them
 # The shipper yields to the workers where both want the same core: Records can wait, callers can't.
 _SHIPPER_NICE = 10
 # Requests make no reference cycles, so the collector finds next to nothing: it need not look every 700 objects.
@@ -78,27 +84,34 @@ def supervise(
     listeners: Listeners,
     said: Callable[[str, str], None],
 ) -> Supervisor:
-    """The supervisor of one worker, the controller and the shipper. The shipper starts first and stops last.
+    """The supervisor of one worker, the controller, the shipper and the Replicas; OSError. The shipper starts first and stops last.
 
     It shares the folder's `lock`: were the supervisor killed, there would be two shippers otherwise for a moment.
     """
     drain = snapshot.manifest.server.drain
     http, grpc = listeners.http, listeners.grpc
     data = str(folder.path)
-    shipper = Child("shipper", _command("shipper", ShipperSettings(data)), (lock,), _SHIPPER_STOP_S)
+    shipper = Child("shipper", _command("shipper", ShipperSettings(data)), (lock,), _SHIPPER_STOP_S, _SHIPPER)
     controller = Child(
         "controller",
         _command("controller", ControllerSettings(data, str(manifest.absolute()))),
         (),
         _CONTROLLER_STOP_S,
+        _SHIPPER,
     )
     worker = Child(
         "worker",
         _command("worker", WorkerSettings(data, http.fileno(), 0, address_of(grpc) if grpc is not None else "")),
         (http.fileno(),),
         drain.grace_s + drain.limit_s + 15.0,
+        _WORKERS,
     )
-    return Supervisor([shipper, controller, worker], [http] if grpc is None else [http, grpc], said)
+    replicas = children(snapshot, folder.run, _replica, _REPLICAS)
+    return Supervisor([shipper, controller, *replicas, worker], [http] if grpc is None else [http, grpc], said)
+
+
+def _replica(settings: Path) -> tuple[str, ...]:
+    return python("-m", "servery.wiring", "replica", str(settings))
 
 
 def _command(kind: str, settings: msgspec.Struct) -> tuple[str, ...]:
@@ -119,7 +132,6 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.host.asgi import HttpServer
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
-    from servery.targets.in_process import InProcess
 
     start_logs(f"worker-{settings.number}")
     sys.setswitchinterval(_SWITCH_S)
@@ -133,13 +145,13 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     def make(model: Model, version: Version, standing: Standing) -> Owned:
         if standing is not Standing.LOADED:
             return Absent(version, standing, lambda: link.tell("wake", version.model))
-        return InProcess(model, version, _loader_here(model, version), clock)
+        return _target(model, version, folder, clock)
 
     def uptimes(now_ns: int) -> list[Uptime]:
-        return [line for target in serving.targets if (line := target.uptime(run, now_ns)) is not None]
+        return [line for target in serving.targets for line in target.uptimes(run, now_ns)]
 
     def last_uptime(target: Owned) -> None:
-        if (line := target.uptime(run, clock.wall_ns())) is not None:
+        for line in target.uptimes(run, clock.wall_ns()):
             spool.append(line)
 
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes)
@@ -182,14 +194,15 @@ def _grpc_server(address: str, pipeline: Pipeline, worker: Worker, server: Serve
     return GrpcServer(face, address, min(server.max_body_mb << 20, 2**31 - 1), server.drain.limit_s)
 
 
-def _loader_here(model: Model, version: Version) -> Callable[[], Runtime]:
-    """As `_loader`, for a worker: user code never shares a process with callers."""
-    from servery.runtimes.running import CannotRun
+def _target(model: Model, version: Version, folder: DataFolder, clock: Clock) -> InProcess | OipTarget:
+    """How a worker calls a Version."""
+    from servery.fleet.processes import sockets
+    from servery.targets.in_process import InProcess
+    from servery.targets.oip import OipTarget
 
-    def refuse() -> Runtime:
-        raise CannotRun(f"models of the runtime {model.runtime} need a Replica, which can't be started yet")
-
-    return _loader(model, version) if model.runtime == "onnx" else refuse
+    if placement_of(model) is Placement.REPLICAS:
+        return OipTarget(model, version, sockets(folder.run, model, version), clock)
+    return InProcess(model, version, _loader(model, version), clock)
 
 
 def _loader(model: Model, version: Version) -> Callable[[], Runtime]:
@@ -267,6 +280,40 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     asyncio.run(serve())
 
 
+def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
+    """A Replica: one Version on a socket of its own, for all workers of this machine."""
+    import uvloop
+
+    from servery.host.asgi import HttpServer
+    from servery.host.channel import listen_at
+    from servery.replica.app import ReplicaApp
+    from servery.replica.life import Life
+    from servery.replica.running import Running
+    from servery.targets.in_process import InProcess
+
+    start_logs(settings.name)
+    sys.setswitchinterval(_SWITCH_S)
+    # A service manager may send these to every process. The supervisor says when: after the workers' last call.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    clock, version = Clock(), settings.version
+    run = f"{clock.wall_ns() // 1_000_000:013d}-r{os.getpid()}"
+    loaded = InProcess(settings.model, version, _loader(settings.model, version), clock)
+
+    async def serve() -> None:
+        life = Life(loaded, settings.drain_limit_s, lifeline.say)
+        running = Running(loaded, run, settings.model.call_limit_s, life.hung, clock)
+        app = ReplicaApp(running, version.signature or Signature((), ()))
+        server = HttpServer(app, listen_at(Path(settings.socket)), _FOREVER_S, settings.drain_limit_s, _FOREVER_S)
+        lifeline.when_ended(life.stop)
+        await life.run(server, running)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+        sys.stderr.flush()
+        os._exit(0)
+
+
 def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
     """The shipper of this machine: from all spools to the ledger."""
     from servery.control.apply import read_snapshot
@@ -302,6 +349,8 @@ def main() -> None:
             run_worker(msgspec.json.decode(settings, type=WorkerSettings), lifeline)
         elif kind == "controller":
             run_controller(msgspec.json.decode(settings, type=ControllerSettings), lifeline)
+        elif kind == "replica":
+            run_replica(read_settings(Path(settings)), lifeline)
         else:
             run_shipper(msgspec.json.decode(settings, type=ShipperSettings), lifeline)
     except SnapshotError as error:

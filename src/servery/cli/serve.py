@@ -78,7 +78,9 @@ def _say(line: str) -> None:
 def _take(folder: DataFolder) -> int:
     try:
         folder.create()
-        return folder.take()
+        lock = folder.take()
+        folder.sweep()
+        return lock
     except FolderTaken as taken:
         _fail(str(taken))
     except OSError as error:

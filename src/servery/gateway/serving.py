@@ -24,7 +24,7 @@ Key = tuple[str, str]  # Model and number
 class Owned(Target, Service, Protocol):
     """A Target whose life is the worker's: it is started before a Table points at it, and drained after the last."""
 
-    def uptime(self, run: str, now_ns: int) -> Uptime | None: ...
+    def uptimes(self, run: str, now_ns: int) -> list[Uptime]: ...
 
 
 class Made(msgspec.Struct, frozen=True):

@@ -329,6 +329,11 @@ class HttpServer:
             await asyncio.wait(list(tasks), timeout=_CANCEL_S)
         self._serving = None
 
+    @property
+    def connected(self) -> int:
+        """Connections that are open now, whether or not a request is under way."""
+        return len(self._server.server_state.connections)
+
     def abort(self) -> None:
         """Stop waiting for what is in flight."""
         self._server.force_exit = True

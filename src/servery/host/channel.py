@@ -28,14 +28,16 @@ def within_reach(path: Path) -> Generator[str]:
 
 
 def listen_at(path: Path) -> socket.socket:
-    """A listening Unix socket that only this user reaches, in the place of one that was left behind. OSError."""
-    path.unlink(missing_ok=True)
+    """A listening Unix socket that only this user reaches, at once in the place of one that is there. OSError."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with within_reach(path) as name:
+        with within_reach(fresh) as name:
             listener.bind(name)
             os.chmod(name, 0o600)  # noqa: PTH101 a name of this process only
-        listener.listen(128)
+        listener.listen(1024)
+        fresh.replace(path)
         listener.setblocking(False)
     except OSError:
         listener.close()
@@ -82,3 +84,18 @@ class Channel:
 
     def close(self) -> None:
         self._writer.close()
+
+
+async def get(path: Path, url: str, limit_s: float) -> int:
+    """The HTTP status that a GET over the socket at `path` is answered with; 0 without an answer within the limit."""
+    try:
+        async with asyncio.timeout(limit_s):
+            reader, writer = await asyncio.open_unix_connection(sock=connect_to(path))
+            try:
+                writer.write(f"GET {url} HTTP/1.1\r\nhost: servery\r\nconnection: close\r\n\r\n".encode())
+                head = await reader.readline()
+                return int(head.split(b" ", 2)[1])
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0

@@ -32,18 +32,28 @@ class DataFolder:
     @property
     def control(self) -> Path:
         """The socket where workers reach the controller."""
-        return self.path / "run" / "control.sock"
+        return self.run / "control.sock"
 
     @property
     def admin(self) -> Path:
         """The socket where this user's commands reach the controller."""
-        return self.path / "run" / "admin.sock"
+        return self.run / "admin.sock"
+
+    @property
+    def run(self) -> Path:
+        """Where Replicas listen, and what they are started with."""
+        return self.path / "run"
 
     def create(self) -> None:
-        """Make the folder and its parts where they are missing."""
+        """Make the folder and its parts where they are missing; OSError."""
         self.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.path / "run").mkdir(mode=0o700, exist_ok=True)
+        self.run.mkdir(mode=0o700, exist_ok=True)
         self.path.chmod(0o700)
+
+    def sweep(self) -> None:
+        """Remove the sockets of an earlier life. Only who has taken the folder may do this."""
+        for left in self.run.iterdir():
+            left.unlink(missing_ok=True)
 
     def take(self) -> int:
         """Lock the folder for this process and those that inherit the descriptor, until all have ended.

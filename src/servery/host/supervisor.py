@@ -10,8 +10,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
+
+from servery.host.channel import get
 
 log = logging.getLogger("servery.supervisor")
 
@@ -19,17 +22,35 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _STEADY_S = 10.0  # a process that lived this long starts again after the first pause
 _NOW_S = 3.0  # how long a process that is told to stop now may take
+_FIRST_ANSWER_S = 60.0  # how long a process that is watched may take until it answers for the first time
 # Not SIGTERM once more: a service manager may send that to every process by itself, and must not cut requests short.
 NOW = signal.SIGUSR1
 
 
+class Watch(msgspec.Struct, frozen=True):
+    """Where a process says that it lives: a GET of `url` at the socket `path`. After `threshold` looks in a row
+    without an answer it is killed, and starts again.
+    """
+
+    path: str
+    url: str
+    interval_s: float
+    limit_s: float
+    threshold: int
+
+
 class Child(msgspec.Struct, frozen=True):
-    """A kind of process: how to start it, which descriptors it inherits, and how long it may take to stop."""
+    """A kind of process: how to start it, which descriptors it inherits, and how long it may take to stop.
+
+    Those of the highest `stage` stop first, and those of one stage together.
+    """
 
     name: str
     arguments: tuple[str, ...]
     descriptors: tuple[int, ...]
     stop_limit_s: float
+    stage: int = 0
+    watch: Watch | None = None
 
 
 class Lifeline:
@@ -122,11 +143,31 @@ class Watched:
             self._line = ours
             if self._stopping.is_set():  # asked for while the process was being made
                 self._end_line()
-            listening = asyncio.get_running_loop().create_task(self._listen(ours))
+            loop = asyncio.get_running_loop()
+            listening = loop.create_task(self._listen(ours))
+            watching = loop.create_task(self._watch(self.child.watch)) if self.child.watch is not None else None
             code = await self.process.wait()
+            if watching is not None:
+                watching.cancel()
             await listening
             self._line = None
             return code
+
+    async def _watch(self, watch: Watch) -> None:
+        """Kill the process when it doesn't answer any more; what hangs can't end by itself."""
+        answered, missed = False, 0
+        while not self._stopping.is_set():
+            await asyncio.sleep(watch.interval_s)
+            if await get(Path(watch.path), watch.url, watch.limit_s):
+                answered, missed = True, 0
+                continue
+            missed += 1
+            passed_s = missed * watch.interval_s
+            silent = missed >= watch.threshold and (answered or passed_s > _FIRST_ANSWER_S)
+            if silent and not self._stopping.is_set():
+                log.error("the %s didn't answer %d times in a row and is killed", self.child.name, missed)
+                self.signal(signal.SIGKILL)
+                return
 
     def _end_line(self) -> None:
         if self._line is not None:
@@ -174,25 +215,46 @@ async def _receive(loop: asyncio.AbstractEventLoop, line: socket.socket) -> byte
 
 
 class Supervisor:
-    """Runs `children`; the last one started is the first one stopped. `listeners` are closed when stopping begins."""
+    """Runs `children`, and stops them stage by stage. `listeners` are closed when stopping begins."""
 
     def __init__(
         self, children: Sequence[Child], listeners: Sequence[socket.socket], said: Callable[[str, str], None]
     ) -> None:
-        self._watched = [Watched(child, said) for child in children]
+        self._watched = {child: Watched(child, said) for child in children}
         self._listeners = listeners
+        self._said = said
         self._stopping = asyncio.Event()
         self._hurried = False
+        self._going: dict[asyncio.Task[None], Watched] = {}  # those that are wanted no more, until they have ended
+
+    def want(self, children: Sequence[Child]) -> None:
+        """Run these from now on: new ones are started, those that aren't among them drain, the others run on.
+
+        Their order is that of starting; nothing happens once stopping has begun.
+        """
+        if self._stopping.is_set():
+            return
+        before = self._watched
+        self._watched = {child: before.get(child) or Watched(child, self._said) for child in children}
+        loop = asyncio.get_running_loop()
+        for child, watched in before.items():
+            if child not in self._watched:
+                task = loop.create_task(watched.stop())
+                self._going[task] = watched
+                task.add_done_callback(self._going.pop)
+        for child, watched in self._watched.items():
+            if child not in before:
+                watched.start()
 
     def _signalled(self) -> None:
         if self._stopping.is_set():
             self._hurried = True
-            for watched in self._watched:
+            for watched in (*self._watched.values(), *self._going.values()):
                 watched.stop_now()
         self._stopping.set()
 
     def _pass_on(self, number: int, name: str) -> None:
-        for watched in self._watched:
+        for watched in self._watched.values():
             if watched.child.name == name:
                 watched.signal(number)
 
@@ -202,14 +264,16 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP, "controller")
-        for watched in self._watched:
+        for watched in self._watched.values():
             watched.start()
         await self._stopping.wait()
         log.info("stopping once what is in flight has ended; a second signal stops at once")
         for listener in self._listeners:
             listener.close()
-        for watched in reversed(self._watched):
-            await watched.stop()
+        for stage in sorted({child.stage for child in self._watched}, reverse=True):
+            together = [watched.stop() for child, watched in self._watched.items() if child.stage == stage]
+            await asyncio.gather(*together)
+        await asyncio.gather(*self._going)
         return not self._hurried
 
 

@@ -58,7 +58,7 @@ class Writer:
         self._fold = Fold(run)
         self._unwritable = Fold(f"{run}/unwritable")
         self._feedback: list[Feedback] = []
-        self._uptimes: dict[tuple[str, str], Uptime] = {}
+        self._uptimes: dict[tuple[str, str, str, int], Uptime] = {}
         self._retry_ns = 0
         self._closer = Closer(spool, self._limit, clock)
 
@@ -219,7 +219,9 @@ class Writer:
         elif isinstance(line, Summary):
             self._fold.merge(line)
         elif isinstance(line, Uptime):
-            self._uptimes[line.model, line.version] = line  # `until` only grows: the last one says all
+            self._uptimes[line.run, line.model, line.version, line.since_ns] = (
+                line  # `until` only grows: the last one says all
+            )
         elif len(self._feedback) < KEPT_FEEDBACK:
             self._feedback.append(line)
 

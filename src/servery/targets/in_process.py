@@ -101,12 +101,17 @@ class InProcess:
         await self._batcher.drain()
         self._lane.end()
 
-    def uptime(self, run: str, now_ns: int) -> Uptime | None:
-        """From when to now, or to its end, this Version was kept ready; None where it never was."""
+    @property
+    def since_ns(self) -> int:
+        """Since when (wall) it has been ready; 0 where it never was."""
+        return self._since_ns
+
+    def uptimes(self, run: str, now_ns: int) -> list[Uptime]:
+        """From when to now, or to its end, this Version was kept ready; nothing where it never was."""
         if not self._since_ns:
-            return None
+            return []
         until_ns = self._until_ns or now_ns
-        return Uptime(run, self.model, self.version.name, self._since_ns, until_ns, self.pico_per_hour)
+        return [Uptime(run, self.model, self.version.name, self._since_ns, until_ns, self.pico_per_hour)]
 
     def inline(self, rows: int) -> bool:
         """Whether a call of so many rows may run on the event loop now."""

@@ -101,6 +101,14 @@ class Batch(Declared, frozen=True):
     ] = 0
 
 
+class Health(Declared, frozen=True):
+    """How a Replica is watched. One that doesn't answer `threshold` times in a row is killed and replaced."""
+
+    interval_s: Annotated[float, Meta(gt=0, le=600, description="time between two looks at its health endpoint")] = 2
+    limit_s: Annotated[float, Meta(gt=0, le=600, description="how long one look waits for the answer")] = 2
+    threshold: Annotated[Count, Meta(description="looks in a row without an answer, until it is replaced")] = 5
+
+
 class Model(Declared, frozen=True):
     """A name that can answer."""
 
@@ -116,8 +124,22 @@ class Model(Declared, frozen=True):
     price: Price | None = None
     threads: Annotated[int, Meta(ge=1, le=256, description="threads that one call may use inside the runtime")] = 1
     queue: Annotated[
-        Count, Meta(description="calls that may wait for this model in one worker; more are refused (503)")
+        Count,
+        Meta(
+            description="calls that may wait for this model in one worker, or in one of its Replicas; more are refused (503)"
+        ),
     ] = 256
+    isolation: Annotated[
+        Literal["shared", "dedicated"],
+        Meta(description="`dedicated`: in processes of its own (Replicas), never inside a worker"),
+    ] = "shared"
+    replicas: (
+        Annotated[int, Meta(ge=1, le=256, description="copies of each version, each in a process of its own")] | None
+    ) = None
+    call_limit_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="a Replica whose model runs one call for longer is replaced")
+    ] = 60
+    health: Health = Health()
     region: Annotated[Name, Meta(description="where it runs; default: the manifest's region")] | None = None
     expose: Annotated[
         bool, Meta(description="callable by its own name, beside routes (always so when no tenants are declared)")

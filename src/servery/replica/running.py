@@ -1,0 +1,132 @@
+"""A Version that runs in this process, its calls, and when this process has to end for its sake."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from servery.host.asgi import Gone
+from servery.host.clock import Clock
+from servery.terms.change import Version
+from servery.terms.reasons import Reason
+from servery.terms.request import Call, Called
+from servery.wire.replica import State
+
+log = logging.getLogger("servery.replica")
+
+_FOREVER_NS = 2**62
+_LOOKS = 8  # in the time that a call may take
+
+
+class Job(Protocol):
+    @property
+    def future(self) -> asyncio.Future[Called]: ...
+    @property
+    def started_ns(self) -> int:
+        """When it began to run, in steady ns; 0 until then."""
+        ...
+
+
+class Loaded(Protocol):
+    """What this needs of a Version in this process."""
+
+    @property
+    def version(self) -> Version: ...
+    @property
+    def unready(self) -> str: ...
+    @property
+    def refusal(self) -> Reason | None: ...
+    @property
+    def since_ns(self) -> int: ...
+    def submit(self, call: Call) -> Any: ...
+    def give_up(self, job: Any) -> Called: ...
+
+
+class Running:
+    """The calls of one Version. When one runs longer than `call_limit_s`, all are answered and `hung` is called:
+    what hangs in a thread can't be ended but with its process.
+    """
+
+    name = "calls"
+    unready = ""
+
+    def __init__(self, loaded: Loaded, run: str, call_limit_s: float, hung: Callable[[], None], clock: Clock) -> None:
+        self.version = loaded.version
+        self.draining = False
+        self._loaded = loaded
+        self._run = run
+        self._limit_s = call_limit_s
+        self._hung = hung
+        self._clock = clock
+        self._jobs: set[Job] = set()
+        self._over: asyncio.Future[None] | None = None  # done when this process is about to end
+        self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def state(self) -> State:
+        refusal = self._loaded.refusal
+        since_ns = self._loaded.since_ns
+        if self.draining:
+            return State(False, self._run, Reason.DRAINING.word, "it is stopping", since_ns)
+        if refusal is not None:
+            return State(False, self._run, refusal.word, self._loaded.unready, since_ns)
+        return State(True, self._run, since_ns=since_ns)
+
+    def deadline_ns(self, timeout_ns: int) -> int:
+        return self._clock.steady_ns() + (timeout_ns or _FOREVER_NS)
+
+    async def start(self) -> None:
+        self._over = asyncio.get_running_loop().create_future()
+        self._watch()
+
+    async def drain(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+
+    async def run(self, call: Call, gone: Gone) -> Called | None:
+        """What the call gave; None when its caller has left."""
+        loaded = self._loaded
+        refusal = loaded.refusal
+        if refusal is not None:
+            return Called({}, 0, refusal.word, loaded.unready)
+        job: Job | None = loaded.submit(call)
+        if job is None:
+            return Called({}, 0, Reason.NO_ROOM.word, "its queue is full")
+        assert self._over is not None
+        self._jobs.add(job)
+        left = asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait((job.future, left, self._over), return_when=asyncio.FIRST_COMPLETED)
+            if job.future.done():
+                return job.future.result()
+            called = loaded.give_up(job)
+            return None if left.done() else self._cut(job, called)
+        except asyncio.CancelledError:
+            loaded.give_up(job)
+            raise
+        finally:
+            self._jobs.discard(job)
+            left.cancel()
+
+    def _cut(self, job: Job, called: Called) -> Called:
+        """What a call is answered when its Replica ends: those that ran failed, and the others may go elsewhere."""
+        if not job.started_ns:
+            return Called({}, 0, Reason.DRAINING.word, "another call hangs in this Replica, which is replaced")
+        message = f"the model ran for longer than {self._limit_s:g} s (call_limit_s)"
+        return Called({}, called.busy_ns, Reason.MODEL_FAILED.word, message, called.estimated)
+
+    def _watch(self) -> None:
+        now = self._clock.steady_ns()
+        hanging = [job for job in self._jobs if job.started_ns and now - job.started_ns > self._limit_s * 1e9]
+        if hanging and self._over is not None and not self._over.done():
+            log.error(
+                "%s ran one call for longer than %g s (call_limit_s); this Replica is replaced",
+                self.version.model,
+                self._limit_s,
+            )
+            self._over.set_result(None)
+            self._hung()
+            return
+        self._look = asyncio.get_running_loop().call_later(self._limit_s / _LOOKS, self._watch)
