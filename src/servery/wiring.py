@@ -229,7 +229,7 @@ def _loader(model: Model, version: Version) -> Callable[[], Runtime]:
 def _onnx(model: Model, version: Version, signature: Signature) -> Runtime:
     from servery.runtimes.onnx import OnnxSession
 
-    return OnnxSession(Path(version.artifact), signature, model.threads)
+    return OnnxSession(Path(version.artifact), signature, model.threads, model.device)
 
 
 def _python(model: Model, version: Version, signature: Signature) -> Runtime:

@@ -66,6 +66,25 @@ def test_a_mistake_in_the_code_is_told_with_its_line_there(tmp_path: Path) -> No
     assert checked.servable  # the others are served
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:01", "CUDA"])
+def test_a_device_is_one_that_there_may_be(tmp_path: Path, device: str) -> None:
+    (tmp_path / "servery.yaml").write_text(
+        f'servery: 1\nmodels:\n  m:\n    runtime: onnx\n    artifact: m\n    device: "{device}"\n'
+    )
+    (problem,) = check(tmp_path / "servery.yaml").problems
+    assert (problem.where, problem.line) == ("models.m.device", 6)
+    assert "`cuda:1`" in problem.fix
+
+
+@pytest.mark.parametrize("key", ["device: cuda", "trusted: [a.b]"])
+def test_what_is_not_for_python_is_told(tmp_path: Path, key: str) -> None:
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "servery.yaml").write_text(f"{MANIFEST}    {key}\n")
+    (problem,) = check(tmp_path / "servery.yaml").problems
+    assert problem.line == 9
+    assert "does nothing for the runtime `python`" in problem.message
+
+
 @pytest.mark.parametrize("key", ["class: Mine", "inputs: [{name: x, datatype: FP32, shape: [-1]}]"])
 def test_what_a_runtime_has_no_use_for_is_told(tmp_path: Path, key: str) -> None:
     (tmp_path / "servery.yaml").write_text(

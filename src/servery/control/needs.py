@@ -11,12 +11,13 @@ from servery.terms.manifest import DeclaredTensor, Model
 # By key: what may be written there, and the runtimes that can't do without it.
 _KEYS = {
     "class": ("class: MyModel", {"python"}),
+    "device": ("device: cuda", set[str]()),
     "trusted": ("trusted: [sklearn.tree._tree.Tree]", set[str]()),
     "inputs": ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", {"python"}),
     "outputs": ("outputs: [{name: y, datatype: FP32, shape: [-1]}]", {"python"}),
 }
 _USES = {
-    "onnx": frozenset[str](),
+    "onnx": frozenset({"device"}),
     "python": frozenset({"class", "inputs", "outputs"}),
     "sklearn": frozenset({"inputs", "outputs", "trusted"}),
 }
@@ -25,7 +26,13 @@ _USES = {
 def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
     """What is missing for the Model's runtime, what does nothing there, and tensors that can't be told apart."""
     where = at("models", name)
-    written = {"class": model.entry, "inputs": model.inputs, "outputs": model.outputs, "trusted": model.trusted}
+    written = {
+        "class": bool(model.entry),
+        "device": model.device != "cpu",
+        "inputs": bool(model.inputs),
+        "outputs": bool(model.outputs),
+        "trusted": bool(model.trusted),
+    }
     for key, (example, needed) in _KEYS.items():
         if not written[key] and model.runtime in needed:
             message = f"a model of the runtime `{model.runtime}` doesn't say its `{key}` by itself"

@@ -94,7 +94,8 @@ def digest_now(model: Model, version: Version) -> str:
 
 def answers_depend_on(model: Model) -> bytes:
     """What of the declaration decides what a Version answers. Threads, queues and prices don't."""
-    decides = {"class": model.entry, "inputs": model.inputs, "outputs": model.outputs}
+    device = "" if model.device == "cpu" else "cuda"  # whose last digits are others
+    decides = {"class": model.entry, "inputs": model.inputs, "outputs": model.outputs, "device": device}
     written = {key: value for key, value in decides.items() if value}
     return msgspec.json.encode({"runtime": model.runtime, **written}, order="sorted")
 

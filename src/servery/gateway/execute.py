@@ -61,7 +61,7 @@ async def execute(
         tried.append(Tried(decision.step, decision.rows, failure, sure))
         decision = routing.next(entry.plan, tried, facts, clock.steady_ns())
     if isinstance(decision, Refuse):
-        raise _refusal(decision.reason, entry, request)
+        raise _refusal(decision.reason, entry, request, trail)
     trail.settled = decision
     return _answer(request, entry, trail, decision, wanted or entry.output_names)
 
@@ -174,7 +174,7 @@ def _join(name: str, entry: Entry, trail: Trail, by_row: Rows) -> Array:
     return joined
 
 
-def _refusal(reason: Reason, entry: Entry, request: Request) -> Refusal:
+def _refusal(reason: Reason, entry: Entry, request: Request, trail: Trail) -> Refusal:
     where = f"the log has the error under record {request.id.hex()}"
     match reason:
         case Reason.DEADLINE_EXCEEDED:
@@ -187,7 +187,8 @@ def _refusal(reason: Reason, entry: Entry, request: Request) -> Refusal:
         case Reason.WARMING | Reason.MODEL_UNAVAILABLE:
             message = f"'{entry.name}' can't answer: {entry.unready}"
         case Reason.WRONG_ANSWER:
-            message = f"the model behind '{entry.name}' gave an answer of the wrong form; {where}"
+            said = next(made.called.message for made in reversed(trail.made) if made.called.failure == reason.word)
+            message = f"the model behind '{entry.name}' gave an answer of the wrong form: {said}; {where}"
         case _:
             message = f"the model behind '{entry.name}' failed; {where}"
     return Refusal(reason, message)

@@ -171,6 +171,13 @@ class Model(Declared, frozen=True):
             description="`sklearn`: types that may be in the file, beside those that skops knows as harmless",
         ),
     ] = ()
+    device: Annotated[
+        str,
+        Meta(
+            pattern=r"^(cpu|cuda(:(0|[1-9]\d{0,2}))?)$",
+            description="`onnx`: what it runs on: `cpu`, `cuda`, or one of several as `cuda:1`; never on another than this",
+        ),
+    ] = "cpu"
 
 
 class Slo(Declared, frozen=True):

@@ -15,8 +15,8 @@ class Placement(enum.Enum):
 
 
 def placement_of(model: Model) -> Placement:
-    """Replicas where the declaration asks for them, and for whatever may run a user's code."""
-    if model.isolation == "dedicated" or model.replicas is not None or model.runtime != "onnx":
+    """Replicas where the declaration asks for them, for whatever may run a user's code, and on a GPU."""
+    if model.isolation == "dedicated" or model.replicas is not None or model.runtime != "onnx" or model.device != "cpu":
         return Placement.REPLICAS
     return Placement.IN_PROCESS
 
