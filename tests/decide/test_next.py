@@ -17,7 +17,11 @@ from servery.terms.record import Role
 FAILURES = [Reason.MODEL_FAILED, Reason.WRONG_ANSWER, Reason.NO_ROOM, Reason.WARMING, Reason.MODEL_UNAVAILABLE]
 CASCADE = Plan(Kind.CASCADE, (Step("cheap", 0.9), Step("mid", 0.8), Step("premium")))
 FIXED = Plan(Kind.FIXED, (Step("cheap", 0.9), Step("premium")))
+STATIC = Plan(Kind.STATIC, (Step("cheap"), Step("mid"), Step("premium")))
+ORDERED = Plan(Kind.STATIC, STATIC.steps, (1, 0))
+ALONE = Plan(Kind.STATIC, STATIC.steps, ())
 TWO = Facts(2, 100)
+PREMIUM = Facts(2, 100, first=2)
 
 Table = list[tuple[str, Plan, list[Tried], Facts, int, Decision]]
 
@@ -97,6 +101,84 @@ DECISIONS: Table = [
         100,
         Refuse(Reason.DEADLINE_EXCEEDED),
     ),
+    ("the chosen step comes first", STATIC, [], PREMIUM, 0, Try(2, None, Role.SERVE)),
+    ("the first may be chosen", STATIC, [], TWO, 0, Try(0, None, Role.SERVE)),
+    ("one answer is enough", STATIC, [Tried(2, None)], PREMIUM, 0, Settle()),
+    ("the others as declared", STATIC, [Tried(2, None, Reason.NO_ROOM)], PREMIUM, 0, Try(0, None, Role.FALLBACK)),
+    (
+        "and not the one that failed",
+        STATIC,
+        [Tried(0, None, Reason.NO_ROOM), Tried(1, None, Reason.NO_ROOM)],
+        TWO,
+        0,
+        Try(2, None, Role.FALLBACK),
+    ),
+    ("the order is the manifest's", ORDERED, [Tried(2, None, Reason.NO_ROOM)], PREMIUM, 0, Try(1, None, Role.FALLBACK)),
+    (
+        "to its end, and no further",
+        ORDERED,
+        [Tried(2, None, Reason.NO_ROOM), Tried(1, None, Reason.NO_ROOM), Tried(0, None, Reason.MODEL_FAILED)],
+        PREMIUM,
+        0,
+        Refuse(Reason.MODEL_FAILED),
+    ),
+    ("no fallback", ALONE, [Tried(2, None, Reason.NO_ROOM)], PREMIUM, 0, Refuse(Reason.NO_ROOM)),
+    (
+        "the chosen one is closed",
+        ORDERED,
+        [],
+        Facts(2, 100, frozenset({2}), 2),
+        0,
+        Try(1, None, Role.SERVE),
+    ),
+    (
+        "the chosen one is closed, and there is no fallback",
+        ALONE,
+        [],
+        Facts(2, 100, frozenset({2}), 2),
+        0,
+        Refuse(Reason.NO_CANDIDATE),
+    ),
+    (
+        "a fixed route without fallback begins at its first open step",
+        Plan(Kind.FIXED, FIXED.steps, ()),
+        [],
+        Facts(2, 100, frozenset({0})),
+        0,
+        Try(1, None, Role.SERVE),
+    ),
+    (
+        "a fixed route's own order",
+        Plan(Kind.FIXED, STATIC.steps, (2, 1)),
+        [Tried(0, None, Reason.NO_ROOM)],
+        TWO,
+        0,
+        Try(2, None, Role.FALLBACK),
+    ),
+    (
+        "a cascade's failed rows may skip a step",
+        Plan(Kind.CASCADE, CASCADE.steps, (2,)),
+        [Tried(0, None, Reason.NO_ROOM)],
+        TWO,
+        0,
+        Try(2, None, Role.FALLBACK),
+    ),
+    (
+        "and unsure rows don't come back to what was tried",
+        Plan(Kind.CASCADE, CASCADE.steps, (2, 1)),
+        [Tried(0, None, Reason.NO_ROOM), Tried(2, None, Reason.NO_ROOM), Tried(1, None, None, [0.9, 0.1])],
+        TWO,
+        0,
+        Settle((2, 2), Reason.NO_ROOM),
+    ),
+    (
+        "a cascade without fallback keeps the unsure answer",
+        Plan(Kind.CASCADE, CASCADE.steps, ()),
+        [Tried(0, None, None, [0.9, 0.1]), Tried(1, (1,), Reason.NO_ROOM)],
+        TWO,
+        0,
+        Settle((0, 0), Reason.NO_ROOM),
+    ),
     ("no rows are all answered", CASCADE, [Tried(0, None, None, [])], Facts(0, 100), 0, Settle()),
 ]
 
@@ -110,7 +192,9 @@ def test_the_table(plan: Plan, tried: list[Tried], facts: Facts, now: int, decis
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     accepts = draw(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=5))
-    return Plan(draw(st.sampled_from(Kind)), tuple(Step(f"t{at}", accept) for at, accept in enumerate(accepts)))
+    steps = tuple(Step(f"t{at}", accept) for at, accept in enumerate(accepts))
+    fallback = draw(st.none() | st.lists(st.integers(0, len(steps) - 1), unique=True).map(tuple))
+    return Plan(draw(st.sampled_from(Kind)), steps, fallback)
 
 
 confidence = st.floats(0, 1) | st.just(math.nan)
@@ -148,7 +232,7 @@ class World:
         """The rows whose answer from Attempt `at` was less sure than wanted."""
         tried = self.tried[at]
         accept = self.plan.steps[tried.step].accept
-        if self.plan.kind is Kind.FIXED or accept is None or tried.failure or tried.confidences is None:
+        if self.plan.kind is not Kind.CASCADE or accept is None or tried.failure or tried.confidences is None:
             return set()
         return {row for row, sure in zip(self.sent(at), tried.confidences, strict=True) if not sure >= accept}
 
@@ -161,17 +245,38 @@ class World:
 def worlds(draw: st.DrawFn) -> tuple[World, Settle | Refuse]:
     plan = draw(plans())
     closed = draw(st.frozensets(st.integers(0, len(plan.steps) - 1)))
-    facts = Facts(draw(st.integers(0, 6)), draw(st.integers(0, 150)), closed)
+    first = draw(st.integers(0, len(plan.steps) - 1)) if plan.kind is Kind.STATIC else 0
+    facts = Facts(draw(st.integers(0, 6)), draw(st.integers(0, 150)), closed, first)
     world = World(plan, facts, draw)
     return world, world.run()
 
 
 @given(worlds())
-def test_steps_are_tried_once_in_order_and_never_closed(ran: tuple[World, Settle | Refuse]) -> None:
+def test_steps_are_tried_once_and_never_closed(ran: tuple[World, Settle | Refuse]) -> None:
     world, _ = ran
     steps = [attempt.step for attempt in world.tries]
-    assert steps == sorted(set(steps))
+    assert len(steps) == len(set(steps))
     assert not set(steps) & world.facts.closed
+    if world.plan.kind is not Kind.STATIC and world.plan.fallback is None:
+        assert steps == sorted(steps)
+
+
+@given(worlds())
+def test_what_failed_goes_on_in_the_order_of_fallback(ran: tuple[World, Settle | Refuse]) -> None:
+    world, end = ran
+    plan, facts = world.plan, world.facts
+    order = range(len(plan.steps)) if plan.fallback is None else plan.fallback
+    for at, before in enumerate(world.tried):
+        tried = {attempt.step for attempt in world.tried[: at + 1]}
+        left = [step for step in order if step not in tried | facts.closed]
+        if before.failure and at + 1 < len(world.tries):
+            assert world.tries[at + 1].step == left[0]
+        elif before.failure and left:
+            assert world.now >= facts.deadline_ns
+    if world.tries and facts.first not in facts.closed:
+        assert world.tries[0].step == facts.first
+    if isinstance(end, Refuse) and not world.tries and facts.deadline_ns:
+        assert set(range(len(plan.steps)) if plan.kind is not Kind.STATIC else [facts.first, *order]) <= facts.closed
 
 
 @given(worlds())
@@ -232,9 +337,9 @@ def test_degraded_only_when_a_row_wanted_more(ran: tuple[World, Settle | Refuse]
 
 
 @given(worlds())
-def test_fixed_never_splits(ran: tuple[World, Settle | Refuse]) -> None:
+def test_only_a_cascade_splits(ran: tuple[World, Settle | Refuse]) -> None:
     world, end = ran
-    if world.plan.kind is Kind.FIXED:
+    if world.plan.kind is not Kind.CASCADE:
         assert all(attempt.rows is None for attempt in world.tries)
         assert isinstance(end, Refuse) or len(set(end.by_row or ())) <= 1
 

@@ -340,3 +340,63 @@ def test_problems_are_plain_values(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, GOOD.replace("model: large", "model: larg"))
     assert msgspec.json.decode(msgspec.json.encode(problem), type=Problem) == problem
     assert str(problem).startswith(f"{tmp_path}/servery.yaml:{problem.line}:{problem.column}: routes.digits.tiers[1]")
+
+
+STATIC = GOOD.replace(CHEAP, "{name: cheap, model: small}").replace(
+    "{kind: cascade}", "{kind: static, by: header, name: x-quality, choose: {best: premium}, fallback: [cheap]}"
+)
+BY_SUBSCRIPTION = STATIC.replace("header, name: x-quality, choose: {best", "subscription, choose: {standard")
+POLICIES = [
+    # (the good text, what is written, what stands there instead, where in the policy, message, fix)
+    (STATIC, "best: premium", "best: premum", ".choose.best", "no tier 'premum'", "did you mean `premium`?"),
+    (STATIC, "fallback: [cheap]", "fallback: [chep]", ".fallback[0]", "no tier 'chep'", "did you mean `cheap`?"),
+    (STATIC, "fallback: [cheap]", "default: xyz", ".default", "no tier 'xyz'", "the tiers are `cheap`, `premium`"),
+    (STATIC, "[cheap]", "[cheap, cheap]", ".fallback[1]", "stands twice", "name it once"),
+    (STATIC, "choose: {best: premium}, ", "", "", "has no `choose`", "kind: fixed"),
+    (STATIC, "by: header, ", "", "", "doesn't say what chooses", "`subscription`, `header`, `parameter`"),
+    (STATIC, "name: x-quality, ", "", "", "doesn't say which header", "name: x-quality"),
+    (STATIC, "by: header, name: x-quality", "by: parameter", "", "which parameter", "name: quality"),
+    (BY_SUBSCRIPTION, "subscription, ", "subscription, name: x, ", ".name", "`name` does nothing", "by: header"),
+    (STATIC, "x-quality", "x quality", ".name", "can't be the name of a header", "x-quality"),
+    (STATIC, "x-quality", "Authorization", ".name", "a meaning of its own", "another name"),
+    (STATIC, "x-quality", "x-quality-bin", ".name", "ends in `-bin`", "`x-quality`"),
+    (STATIC, "header, name: x-quality", "parameter, name: timeout", ".name", "the protocol's own", "quality"),
+    (STATIC, "by: header", "by: heder", ".by", "can't be the text 'heder'", "did you mean `header`?"),
+    (STATIC, "best: premium", "1: premium", ".choose", "a key must be text", '"1"'),
+    (
+        GOOD,
+        "{kind: cascade}",
+        "{kind: cascade, by: header}",
+        ".by",
+        "does nothing under the policy `cascade`",
+        "static",
+    ),
+    (GOOD, "{kind: cascade}", "{kind: cascade, default: cheap}", ".default", "does nothing", "kind: static"),
+    (BY_SUBSCRIPTION, "standard: premium", "standrd: premium", ".choose.standrd", "no tenant", "`standard`?"),
+    (BY_SUBSCRIPTION, "standard: premium", "gold: premium", ".choose.gold", "no tenant", "are `standard`"),
+]
+
+
+@pytest.mark.parametrize(("good", "written", "instead", "where", "message", "fix"), POLICIES)
+def test_a_policy_that_does_not_hold(
+    tmp_path: Path, good: str, written: str, instead: str, where: str, message: str, fix: str
+) -> None:
+    assert problems_of(tmp_path, good) == ()
+    text = good.replace(written, instead)
+    (problem,) = problems_of(tmp_path, text)
+    assert problem.where == "routes.digits.policy" + where
+    assert message in problem.message
+    assert fix in problem.fix
+    assert problem.line == line_of(text, "policy:")
+
+
+def test_a_subscription_may_be_declared_before_anybody_has_it(tmp_path: Path) -> None:
+    text = BY_SUBSCRIPTION.replace("standard: premium", "gold: premium")
+    assert problems_of(tmp_path, text + "subscriptions: {gold: {priority: 1}}\n") == ()
+    assert problems_of(tmp_path, text + "    subscription: gold\n") == ()
+
+
+def test_fallback_is_for_every_policy(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, GOOD.replace("{kind: cascade}", "{kind: cascade, fallback: []}")) == ()
+    fixed = STATIC[: STATIC.index("{kind")] + "{fallback: [premium]}" + STATIC[STATIC.index("\n    slo") :]
+    assert problems_of(tmp_path, fixed) == ()

@@ -41,6 +41,9 @@ from worlds.virtual import EPOCH_NS, MS, SIGNATURE, Fate, VirtualLoop, WorldTarg
 MODELS = ("cheap", "mid", "premium")
 KEYS = {name: f"key of {name}".encode() for name in ("free", "busy", "bound")}
 DEADLINE_MS = 40.0
+STATIC = Policy(
+    "static", "header", "X-Quality", {"best": "t-premium", "fair": "t-mid"}, fallback=("t-premium", "t-cheap")
+)
 WRONG = ("a row too many", "y", "p", "label")
 
 
@@ -58,6 +61,7 @@ def manifest() -> Manifest:
         {
             "cascade": Route(tiers, Policy("cascade"), deadline_ms=DEADLINE_MS),
             "fixed": Route(tiers[:2], deadline_ms=DEADLINE_MS),
+            "static": Route(tiers, STATIC, deadline_ms=DEADLINE_MS),
         },
         {
             name: Tenant(
@@ -78,16 +82,20 @@ class WorldAsk:
     traceparent = ""
 
     def __init__(self, number: int, draw: random.Random) -> None:
-        self.called = draw.choices(("cascade", "fixed", "cheap", "nobody"), (6, 4, 1, 0.3))[0]
+        self.called = draw.choices(("cascade", "fixed", "cheap", "static", "nobody"), (6, 4, 1, 4, 0.3))[0]
         self.timeout_ns = draw.choice((0, 0, 0, 5 * MS, 10**15))
         self.request_id = f"r{number}"
         self.rows = draw.choice((0, 1, 1, 1, 2, 5))
         self.trouble = draw.choices(("", "bad", "bug", "unsaid"), (20, 1, 1, 1))[0]
         self.leaves_ms = draw.uniform(0, 60) if draw.random() < 0.15 else None
         self.wanted = draw.choice(((), (), ("y",), ("y", "label")))
+        self.quality = ("best", "fair", "odd", None)[number % 4]
         self.answer: Answer | None = None
 
     here = True
+
+    def header(self, name: str) -> str | None:
+        return {"x-quality": self.quality}[name]
 
     async def arrive(self) -> None:
         raise AssertionError("it has arrived")
@@ -310,6 +318,27 @@ def test_attempts_are_told_as_they_went(seed: int) -> None:
             assert (attempt.reason == "") == (attempt.outcome in (Outcome.SERVED, Outcome.ABANDONED))
         if record.tenant == "bound":
             assert "mid" not in {attempt.model for attempt in attempts}
+
+
+@worlds
+@some()
+def test_a_static_route_begins_where_it_was_told_and_falls_back_in_order(seed: int) -> None:
+    begins = {"best": "premium", "fair": "mid"}
+    for ended, record in World(seed).run():
+        asked = [attempt.model for attempt in record.attempts]
+        if ended.ask.called != "static" or not asked:
+            assert not any(attempt.why for attempt in record.attempts)
+            continue
+        first = begins.get(ended.ask.quality or "", "cheap")
+        order = [first, *(name for name in ("premium", "cheap") if name != first)]
+        if record.tenant == "bound":
+            order = [name for name in order if name != "mid"]
+        assert asked == order[: len(asked)]
+        chosen = f"={ended.ask.quality}" if ended.ask.quality in begins else ":default"
+        assert [attempt.why for attempt in record.attempts] == [
+            f"static:header:x-quality{chosen}",
+            *[""] * (len(asked) - 1),
+        ]
 
 
 @worlds

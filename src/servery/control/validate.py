@@ -9,6 +9,7 @@ from itertools import pairwise
 from servery.control.fits import check_model, check_tiers
 from servery.control.needs import check_needs
 from servery.control.places import Places, at, did_you_mean
+from servery.control.policies import check_policy
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Manifest, Model, Route, Tier
 from servery.terms.residency import may_flow
@@ -30,6 +31,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     for name, route in manifest.routes.items():
         where = at("routes", name)
         problems.extend(_tiers(manifest, models, route, where, places))
+        problems.extend(check_policy(manifest, route, where, places))
         problems.extend(_promises(manifest, route, where, places))
         problems.extend(_residency(manifest, name, route, places))
         problems.extend(check_tiers(route, models, where, places))
@@ -104,7 +106,9 @@ def _tiers(
             yield places.problem(at(here, "name"), message, "give each tier of a route its own name")
         yield from _points_at(manifest, models, tier, here, places)
         if tier.accept is not None and not cascade:
-            message = "`accept` does nothing under the policy `fixed`: its first tier answers every row"
+            message = (
+                f"`accept` does nothing under the policy `{route.policy.kind}`: the tier it picks answers every row"
+            )
             yield places.problem(
                 at(here, "accept"), message, "write `policy: {kind: cascade}` in the route, or remove `accept`"
             )

@@ -49,6 +49,7 @@ class HttpAsk:
         "_body",
         "_encoding",
         "_fetch",
+        "_fields",
         "_gone",
         "_header_length",
         "_timeout",
@@ -73,6 +74,7 @@ class HttpAsk:
         fetch: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         get = fields.get
+        self._fields = fields
         self.called = called
         self.version = version
         self.request_id = self.traceparent = ""
@@ -95,6 +97,10 @@ class HttpAsk:
     @property
     def timeout_ns(self) -> int:
         return 0 if self._timeout is None else stated_timeout_ns(self._timeout)
+
+    def header(self, name: str) -> str | None:
+        value = self._fields.get(name.encode())
+        return None if value is None else value.decode("latin-1")
 
     async def arrive(self) -> None:
         if self._fetch is not None:

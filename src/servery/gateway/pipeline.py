@@ -136,7 +136,7 @@ class Pipeline:
                 await take_turn(self.turns, ask, (trail.started_ns + allowed_ns - self.clock.steady_ns()) / 1e9)
             try:
                 request = receive(ask, entry, trail)
-                facts, decision = choose(request, entry, self.clock.steady_ns())
+                facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
                 ask.encode(entry, request.inference, answer)
                 return answer

@@ -29,6 +29,10 @@ class Ask(Protocol):
     def request_id(self) -> str: ...
     @property
     def traceparent(self) -> str: ...
+    def header(self, name: str) -> str | None:
+        """What the caller said in the header, or gRPC metadata, of this name in small letters."""
+        ...
+
     @property
     def here(self) -> bool:
         """Whether all of its bytes have arrived."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from servery.gateway.trail import Made, Trail
 from servery.routing.next import Rows
 from servery.terms.money import busy_price
@@ -48,6 +50,8 @@ def close(trail: Trail, outcome: Outcome, reason: str, now_ns: int, region: str)
         attempts = tuple([_attempt(made, made.rows if at == last else 0) for at, made in enumerate(trail.made)])
     else:
         attempts = tuple([_attempt(made, by_row.count(at)) for at, made in enumerate(trail.made)])
+    if trail.why and attempts:
+        attempts = (msgspec.structs.replace(attempts[0], why=trail.why), *attempts[1:])
     return Record(
         trail.id,
         trail.at_ns,

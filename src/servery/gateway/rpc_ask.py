@@ -83,6 +83,9 @@ class GrpcAsk:
     def traceparent(self) -> str:
         return self._fields.get("traceparent", "")
 
+    def header(self, name: str) -> str | None:
+        return self._fields.get(name)
+
     async def arrive(self) -> None:
         """A message comes whole."""
 

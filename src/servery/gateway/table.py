@@ -12,6 +12,8 @@ import msgspec
 from servery.identity.keys import LOCAL_TENANT, Keyring
 from servery.quota.buckets import SlidingMinute
 from servery.routing.next import Kind, Plan, Step
+from servery.routing.static import Static
+from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
 from servery.terms.manifest import DEADLINE_MS, Confidence, Limits, Manifest, Model, Route
 from servery.terms.reasons import Reason
@@ -77,6 +79,7 @@ class Entry(msgspec.Struct, frozen=True):
     version: str = ""  # the number that answers; a Route has none
     versions: tuple[str, ...] = ()  # all that are served
     by_version: dict[str, Entry] = {}  # by number and by label
+    static: Static | None = None  # what chooses the first step, where that isn't always the same
     closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
 
     @property
@@ -215,7 +218,12 @@ def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: Targets) 
         for tier in route.tiers
     )
     signature = common([tier.target.version.signature for tier in tiers])
-    return _entry(name, Plan(kind, steps), tuple(tiers), signature, route.deadline_ms, manifest)
+    at = {tier.name: step for step, tier in enumerate(route.tiers)}
+    fallback = None if route.policy.fallback is None else tuple(at[tier] for tier in route.policy.fallback)
+    entry = _entry(name, Plan(kind, steps, fallback), tuple(tiers), signature, route.deadline_ms, manifest)
+    if kind is not Kind.STATIC:
+        return entry
+    return msgspec.structs.replace(entry, static=compile_static(route.policy, at))
 
 
 def _model_entry(name: str, model: Model, snapshot: Snapshot, targets: Targets) -> Entry:

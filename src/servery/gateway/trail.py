@@ -35,6 +35,7 @@ class Trail:
         "settled",
         "started_ns",
         "traceparent",
+        "why",
     )
 
     def __init__(self, record_id: bytes, caller: Caller, route: str, at_ns: int, started_ns: int) -> None:
@@ -46,5 +47,6 @@ class Trail:
         self.rows = 0
         self.request_id = ""
         self.traceparent = ""
+        self.why = ""  # what chose the first tier
         self.made: list[Made] = []
         self.settled: Settle | None = None

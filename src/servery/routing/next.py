@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
@@ -26,22 +26,28 @@ class Step(msgspec.Struct, frozen=True):
 
 class Kind(enum.Enum):
     FIXED = "fixed"
+    STATIC = "static"
     CASCADE = "cascade"
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A Route as the decision sees it."""
+    """A Route as the decision sees it. `fallback`: who is asked where a step fails (None: all, as they are declared)."""
 
     kind: Kind
     steps: tuple[Step, ...]
+    fallback: tuple[int, ...] | None = None
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """What is so for this Request now. `closed` are the steps whose region its caller forbids; times are steady ns."""
+    """What is so for this Request now. `closed` are the steps whose region its caller forbids; times are steady ns.
+
+    `first` is the step that a `static` policy chose for it.
+    """
 
     rows: int
     deadline_ns: int
     closed: frozenset[int] = frozenset()
+    first: int = 0
 
 
 class Tried(msgspec.Struct, frozen=True, gc=False):
@@ -83,8 +89,9 @@ _SETTLE_FOR_THE_LAST = Settle()
 def next(plan: Plan, tried: Sequence[Tried], facts: Facts, now: int) -> Decision:  # noqa: A001 the design's own name
     """Try a step, settle for what was answered, or refuse.
 
-    A failed step's rows go on to the next one. When no step is left or the deadline has passed, rows that were
-    answered below their threshold keep the best answer so far, and the answer is marked as degraded.
+    A failed step's rows go on in the order of `fallback`, those of an unsure one in that of the steps; never to a step
+    that was tried. When no step is left or the deadline has passed, rows that were answered below their threshold
+    keep the best answer so far, and the answer is marked as degraded.
     """
     if not tried:
         return _first(plan, facts, now)
@@ -92,7 +99,7 @@ def next(plan: Plan, tried: Sequence[Tried], facts: Facts, now: int) -> Decision
     left = _left(plan, last)
     if left == () and last.rows is None:
         return _SETTLE_FOR_THE_LAST
-    step = None if left == () else _step_after(plan, last.step, facts)
+    step = None if left == () else _step_after(plan, tried, facts)
     if step is not None and now < facts.deadline_ns:
         return Try(step, left, Role.SERVE if last.failure is None else Role.FALLBACK)
     return _settle(tried, facts, wanting=left != (), late=step is not None)
@@ -101,16 +108,30 @@ def next(plan: Plan, tried: Sequence[Tried], facts: Facts, now: int) -> Decision
 def _first(plan: Plan, facts: Facts, now: int) -> Decision:
     if now >= facts.deadline_ns:
         return Refuse(Reason.DEADLINE_EXCEEDED)
-    if not facts.closed:
+    first, closed = facts.first, facts.closed
+    if not closed and first == 0:
         return _TRY_THE_FIRST
-    step = _step_after(plan, -1, facts)
+    if first not in closed:
+        return Try(first, None, Role.SERVE)
+    order = _fallback(plan) if plan.kind is Kind.STATIC else range(len(plan.steps))
+    step = _open(order, closed, ())
     return Refuse(Reason.NO_CANDIDATE) if step is None else Try(step, None, Role.SERVE)
 
 
-def _step_after(plan: Plan, step: int, facts: Facts) -> int | None:
-    for later in range(step + 1, len(plan.steps)):
-        if later not in facts.closed:
-            return later
+def _step_after(plan: Plan, tried: Sequence[Tried], facts: Facts) -> int | None:
+    last = tried[-1]
+    order = range(last.step + 1, len(plan.steps)) if last.failure is None else _fallback(plan)
+    return _open(order, facts.closed, [attempt.step for attempt in tried])
+
+
+def _fallback(plan: Plan) -> Sequence[int]:
+    return range(len(plan.steps)) if plan.fallback is None else plan.fallback
+
+
+def _open(order: Sequence[int], closed: Container[int], tried: Container[int]) -> int | None:
+    for step in order:
+        if step not in closed and step not in tried:
+            return step
     return None
 
 
@@ -119,7 +140,7 @@ def _left(plan: Plan, last: Tried) -> Rows | None:
     if last.failure is not None:
         return last.rows
     threshold = plan.steps[last.step].accept
-    if plan.kind is Kind.FIXED or threshold is None or last.confidences is None:
+    if plan.kind is not Kind.CASCADE or threshold is None or last.confidences is None:
         return ()
     if last.rows is None:
         below = tuple(row for row, sure in enumerate(last.confidences) if not sure >= threshold)

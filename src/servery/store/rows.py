@@ -30,6 +30,7 @@ class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     outcome: Outcome
     reason: str = ""
     estimated: bool = False
+    why: str = ""
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -54,7 +55,7 @@ def record_row(record: Record) -> Row:
         named = [
             NamedAttempt(
                 a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                a.estimated,
+                a.estimated, a.why,
             )
             for a in attempts
         ]  # fmt: skip
@@ -109,7 +110,7 @@ def record_of(row: Row) -> Record:
             [
                 Attempt(
                     a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                    a.estimated,
+                    a.estimated, a.why,
                 )
                 for a in _ATTEMPTS.decode(attempts)
             ]

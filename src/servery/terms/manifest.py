@@ -228,14 +228,41 @@ class Tier(Declared, frozen=True):
 
 
 class Policy(Declared, frozen=True):
-    """How a Route picks a tier."""
+    """How a Route picks a tier, and who answers where one fails."""
 
     kind: Annotated[
-        Literal["fixed", "cascade"],
+        Literal["fixed", "static", "cascade"],
         Meta(
-            description="`fixed`: the first tier answers, the next ones only when it fails; `cascade`: a row goes on until a tier is sure"
+            description="`fixed`: the first tier answers; `static`: the one that is chosen for the caller; `cascade`: a row goes on until a tier is sure"
         ),
     ] = "fixed"
+    by: (
+        Annotated[
+            Literal["subscription", "header", "parameter"],
+            Meta(description="`static`: what chooses: the tenant's subscription, or what the request itself says"),
+        ]
+        | None
+    ) = None
+    name: Annotated[
+        str, Meta(max_length=128, description="`static`: which header (over gRPC: metadata) or parameter")
+    ] = ""
+    choose: Annotated[
+        dict[Name, Name], Meta(description="`static`: for each value the tier that answers, such as `gold: premium`")
+    ] = {}
+    default: (
+        Annotated[Name, Meta(description="`static`: the tier for every other value, and for none; default: the first")]
+        | None
+    ) = None
+    fallback: (
+        Annotated[
+            tuple[Name, ...],
+            Meta(
+                max_length=16,
+                description="tiers that are asked, in this order, where one fails; default: all others as they are declared; `[]`: none",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Route(Declared, frozen=True):

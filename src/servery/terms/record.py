@@ -53,6 +53,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome = Outcome.SERVED
     reason: str = ""  # a Reason's word, where the outcome isn't served
     estimated: bool = False  # busy time up to the moment the call was given up
+    why: str = ""  # what chose the tier, where the policy chooses: "static:subscription=gold"
 
 
 class Record(Line, frozen=True, array_like=True, tag="record", gc=False):

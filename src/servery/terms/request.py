@@ -50,6 +50,7 @@ class Inference(msgspec.Struct, frozen=True, gc=False):
     wanted: tuple[Wanted, ...]  # empty: all outputs
     binary: bool  # the form of outputs that aren't listed
     timeout_ns: int  # 0: none stated
+    parameters: tuple[tuple[str, Scalar], ...] = ()  # of the request, but those that the protocol itself reads
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

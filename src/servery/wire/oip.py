@@ -84,6 +84,10 @@ _PLAIN = frozenset(DATATYPES) - {"BYTES", "BF16"}
 
 _MESSAGE_CHARS = 1000
 
+# Parameters of a request that are read here, and what the others may be.
+_OURS = frozenset({"binary_data_output", "timeout"})
+_SCALARS = frozenset({str, int, float, bool})
+
 _NOTHING = memoryview(b"")
 
 _decode_head = msgspec.json.Decoder(InferHead).decode
@@ -111,13 +115,15 @@ def decode_infer(body: bytes, header_length: bytes | None) -> Inference:
     inputs = _decode_inputs(head.inputs, binary)
     parameters = head.parameters
     if parameters is None:
-        by_default, timeout_us = False, 0
+        by_default, timeout_us, more = False, 0, ()
     else:
         by_default = _flag(parameters, "binary_data_output", "parameters")
         timeout_us = _count(parameters, "timeout", "parameters")
-    return Inference(
-        head.id, inputs, _decode_wanted(head.outputs, by_default) if head.outputs else (), by_default, timeout_us * 1000
-    )
+        more = tuple(
+            [(key, value) for key, value in parameters.items() if key not in _OURS and type(value) in _SCALARS]
+        )
+    wanted = _decode_wanted(head.outputs, by_default) if head.outputs else ()
+    return Inference(head.id, inputs, wanted, by_default, timeout_us * 1000, more)
 
 
 def _header_size(header_length: bytes, body: int) -> int:

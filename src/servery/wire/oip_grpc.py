@@ -5,13 +5,13 @@ Source: kserve/open-inference-protocol, open_inference_grpc.proto, and Triton's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from servery.terms.request import Answer, Array, Inference, Tensor, Wanted
+from servery.terms.request import Answer, Array, Inference, Scalar, Tensor, Wanted
 from servery.terms.tensors import Signature, TensorSpec
 from servery.wire.proto import open_inference_grpc_pb2 as pb
 from servery.wire.tensors import DTYPES, bad, count_elements, from_binary, to_binary
@@ -54,8 +54,10 @@ def decode_infer(request: pb.ModelInferRequest) -> Inference:
     raw = request.raw_input_contents
     inputs = _from_raw(request, raw) if raw else tuple([_from_typed(tensor) for tensor in request.inputs])
     wanted = tuple([_wanted(output, bool(raw)) for output in request.outputs]) if request.outputs else ()
-    timeout_ns = _timeout_us(request.parameters) * 1000 if request.parameters else 0
-    return Inference(request.id, inputs, wanted, bool(raw), timeout_ns)
+    if not request.parameters:
+        return Inference(request.id, inputs, wanted, bool(raw), 0)
+    timeout_ns = _timeout_us(request.parameters) * 1000
+    return Inference(request.id, inputs, wanted, bool(raw), timeout_ns, tuple(_others(request.parameters)))
 
 
 def _from_raw(request: pb.ModelInferRequest, raw: Sequence[bytes]) -> tuple[Tensor, ...]:
@@ -129,6 +131,14 @@ def _timeout_us(parameters: Parameters) -> int:
     if kind not in ("int64_param", "uint64_param") or getattr(value, kind) < 0:
         raise bad("parameters: timeout must be a whole number of microseconds, at least 0")
     return getattr(value, kind)
+
+
+def _others(parameters: Parameters) -> Iterator[tuple[str, Scalar]]:
+    """The parameters that aren't read here."""
+    for key, value in parameters.items():
+        kind = value.WhichOneof("parameter_choice")
+        if key != "timeout" and kind is not None:
+            yield key, getattr(value, kind)
 
 
 def encode_infer(called: str, version: str, inference: Inference, answer: Answer) -> pb.ModelInferResponse:
