@@ -246,3 +246,35 @@ def unknown_operator(path: Path) -> Path:
     return save(
         path, [helper.make_node("NoSuchThing", ["x"], ["y"])], [tensor("x", [ROWS, 1])], [tensor("y", [ROWS, 1])]
     )
+
+
+_MOODY = """
+import os
+import time
+
+import numpy as np
+
+
+class Moody:
+    def predict(self, inputs):
+        x = inputs["x"]
+        for ms in x.ravel().tolist():
+            if ms < 0:
+                os._exit(3)
+            if ms > 60_000:
+                time.sleep(3_600)
+            time.sleep(ms / 1_000)
+        return {"y": x, "process": np.full(len(x), os.getpid(), np.int64)}
+"""
+
+
+def moody(folder: Path) -> dict[str, Any]:
+    """A model that is a class: `x` FP32 [rows, 1] -> `y`, the same, after as many ms for each row; and its process's id.
+
+    A row above a minute never ends, and one below 0 ends the process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "moody.py").write_text(_MOODY)
+    x = {"name": "x", "datatype": "FP32", "shape": [-1, 1]}
+    outputs = [{**x, "name": "y"}, {"name": "process", "datatype": "INT64", "shape": [-1]}]
+    return {"runtime": "python", "artifact": "moody.py", "class": "Moody", "inputs": [x], "outputs": outputs}

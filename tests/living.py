@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Self
 import msgspec
 import psutil
 
-from server import READY_S, Server
+from server import READY_S, Reply, Server
 from servery.cli.child import free_port, servery_command
 
 TESTS = Path(__file__).parent
@@ -147,6 +148,16 @@ class Living(Server):
                     return child
         return None
 
+    def replicas(self) -> list[psutil.Process]:
+        """The Replicas that run now."""
+        assert self.process is not None
+        found: list[psutil.Process] = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if "servery.wiring replica" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+        return found
+
     def client(self, called: str, body: str, connections: int = 4) -> Client:
         return Client(self.folder, self.port, called, body, connections)
 
@@ -202,3 +213,24 @@ def servery(*arguments: object, **popen: Any) -> subprocess.CompletedProcess[str
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, **popen)
     assert "Traceback" not in done.stderr
     return done
+
+
+class Asked(threading.Thread):
+    """One call, made now, whose answer is looked at later."""
+
+    def __init__(self, server: Living, name: str, body: str) -> None:
+        super().__init__()
+        self.reply: Reply | None = None
+        self.error: Exception | None = None
+        self._ask = lambda: server.infer(name, body.encode())
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.reply = self._ask()
+        except Exception as error:
+            self.error = error
+
+    def status(self) -> int:
+        self.join()
+        return self.reply.status if self.reply else 0

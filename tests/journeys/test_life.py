@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 
 import artifacts
 from lines import rows
-from living import Living, end, running, until
-from server import Reply, post, read_all, split_replies, tensor
+from living import Asked, Living, end, running, until
+from server import post, read_all, split_replies, tensor
 
 QUICK = json.dumps({"inputs": [tensor("x", "FP32", [1, 30], [0.5] * 30)]})
 
@@ -34,27 +33,6 @@ def manifest(folder: Path, **server: Any) -> dict[str, Any]:
         },
         "server": server,
     }
-
-
-class Asked(threading.Thread):
-    """One call, made now, whose answer is looked at later."""
-
-    def __init__(self, server: Living, name: str, body: str) -> None:
-        super().__init__()
-        self.reply: Reply | None = None
-        self.error: Exception | None = None
-        self._ask = lambda: server.infer(name, body.encode())
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.reply = self._ask()
-        except Exception as error:
-            self.error = error
-
-    def status(self) -> int:
-        self.join()
-        return self.reply.status if self.reply else 0
 
 
 def test_live_at_once_and_ready_once_warm(tmp_path: Path) -> None:

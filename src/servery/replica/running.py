@@ -17,6 +17,7 @@ from servery.wire.replica import State
 log = logging.getLogger("servery.replica")
 
 _FOREVER_NS = 2**62
+_REPLACED = Called({}, 0, Reason.WARMING.word, "a call hangs in its Replica, which is replaced")
 _LOOKS = 8  # in the time that a call may take
 
 
@@ -91,10 +92,12 @@ class Running:
         refusal = loaded.refusal
         if refusal is not None:
             return Called({}, 0, refusal.word, loaded.unready)
+        assert self._over is not None
+        if self._over.done():
+            return _REPLACED
         job: Job | None = loaded.submit(call)
         if job is None:
             return Called({}, 0, Reason.NO_ROOM.word, "its queue is full")
-        assert self._over is not None
         self._jobs.add(job)
         left = asyncio.ensure_future(gone())
         try:
@@ -113,7 +116,7 @@ class Running:
     def _cut(self, job: Job, called: Called) -> Called:
         """What a call is answered when its Replica ends: those that ran failed, and the others may go elsewhere."""
         if not job.started_ns:
-            return Called({}, 0, Reason.DRAINING.word, "another call hangs in this Replica, which is replaced")
+            return _REPLACED
         message = f"the model ran for longer than {self._limit_s:g} s (call_limit_s)"
         return Called({}, called.busy_ns, Reason.MODEL_FAILED.word, message, called.estimated)
 
