@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import estimators
 from servery.cli.child import Child
 from servery.host.clock import Clock
 
@@ -22,13 +23,13 @@ SETOSA = [5.1, 3.5, 1.4, 0.2]
 def folder(tmp_path: Path) -> Path:
     """The examples with their models made."""
     here = tmp_path / "examples"
-    shutil.copytree(EXAMPLES, here, ignore=shutil.ignore_patterns("models", ".servery"))
+    shutil.copytree(EXAMPLES, here, ignore=shutil.ignore_patterns("models", ".servery", "*.skops"))
     subprocess.run([sys.executable, "-W", "error", here / "make_models.py"], check=True, timeout=30)
     return here
 
 
-def ask(port: int, key: str = "") -> tuple[int, dict[str, str], dict[str, object]]:
-    tensor = {"name": "features", "shape": [1, 4], "datatype": "FP32", "data": SETOSA}
+def ask(port: int, key: str = "", flower: list[float] = SETOSA) -> tuple[int, dict[str, str], dict[str, object]]:
+    tensor = {"name": "features", "shape": [1, 4], "datatype": "FP32", "data": flower}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -46,7 +47,11 @@ def label(answer: dict[str, object]) -> object:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.parent.name for path in EXAMPLES.glob("*/servery.yaml")} == {"tenants", "fixed-with-fallback"}
+    assert {path.parent.name for path in EXAMPLES.glob("*/servery.yaml")} == {
+        "tenants",
+        "fixed-with-fallback",
+        "own-code",
+    }
 
 
 def test_tenants_need_their_key_and_keep_to_their_limits(folder: Path) -> None:
@@ -71,3 +76,12 @@ def test_the_fallback_answers_when_the_first_tier_cannot(folder: Path) -> None:
     with Child(manifest, 0, Clock(), ready="/v2/models/flowers/ready") as child:
         status, headers, answer = ask(child.port)
         assert (status, headers["servery-tier"], label(answer)) == (200, "fallback", [1])
+
+
+def test_rules_answer_what_is_clear_and_an_estimator_the_rest(folder: Path) -> None:
+    estimators.need_sklearn()
+    subprocess.run([sys.executable, "-W", "error", folder / "own-code" / "make_estimator.py"], check=True, timeout=40)
+    with Child(folder / "own-code" / "servery.yaml", 0, Clock(), ready="/v2/health/ready") as child:
+        for flower, tier, species in ((SETOSA, "rules", 0), ([6.3, 2.8, 5.0, 1.7], "estimator", 2)):
+            status, headers, answer = ask(child.port, flower=flower)
+            assert (status, headers["servery-tier"], label(answer)) == (200, tier, [species])

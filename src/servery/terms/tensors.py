@@ -44,11 +44,6 @@ class Signature(msgspec.Struct, frozen=True):
     platform: str = ""
 
     @property
-    def by_row(self) -> bool:
-        """Whether calls can be put together row by row, and their answers be taken apart again."""
-        return all(spec.by_row for spec in (*self.inputs, *self.outputs))
-
-    @property
     def one_row(self) -> bool:
         """Whether a call is always exactly one row, of shape [1, …]."""
         return all(spec.shape[:1] == (1,) for spec in self.inputs)
