@@ -49,6 +49,8 @@ _FOREVER_S = 1e9  # the callers of a Replica are our own workers: they keep conn
 _SHIPPER_NICE = 10
 # Requests make no reference cycles, so the collector finds next to nothing: it need not look every 700 objects.
 _COLLECT_EVERY = 50_000
+# What a process allocates and hardly touches: stacks, and the pools of its libraries.
+_RESERVED_MB = 256
 # A thread that wants the interpreter gets it this soon; the default of 5 ms would be seen in every latency.
 _SWITCH_S = 0.0005
 
@@ -286,8 +288,10 @@ def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
 
     from servery.host.asgi import HttpServer
     from servery.host.channel import listen_at
+    from servery.host.memory import limit_data, resident_bytes
     from servery.replica.app import ReplicaApp
     from servery.replica.life import Life
+    from servery.replica.memory import Bound
     from servery.replica.running import Running
     from servery.targets.in_process import InProcess
 
@@ -303,6 +307,10 @@ def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
     async def serve() -> None:
         life = Life(loaded, settings.drain_limit_s, lifeline.say)
         running = Running(loaded, run, settings.model.call_limit_s, life.hung, clock)
+        if (most_mb := settings.model.memory_mb) is not None:
+            if settings.model.device == "cpu":  # CUDA reserves far more than it takes
+                limit_data((2 * most_mb + _RESERVED_MB) << 20)
+            await Bound(most_mb, resident_bytes, running.retire).start()
         app = ReplicaApp(running, version.signature or Signature((), ()))
         server = HttpServer(app, listen_at(Path(settings.socket)), _FOREVER_S, settings.drain_limit_s, _FOREVER_S)
         lifeline.when_ended(life.stop)

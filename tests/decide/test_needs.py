@@ -66,6 +66,15 @@ def test_a_mistake_in_the_code_is_told_with_its_line_there(tmp_path: Path) -> No
     assert checked.servable  # the others are served
 
 
+def test_memory_is_bounded_only_where_a_process_can_be_replaced(tmp_path: Path) -> None:
+    text = "servery: 1\nmodels:\n  m:\n    runtime: onnx\n    artifact: m\n    memory_mb: 200\n"
+    (tmp_path / "servery.yaml").write_text(text)
+    problem = check(tmp_path / "servery.yaml").problems[-1]
+    assert (problem.where, problem.line) == ("models.m.memory_mb", 6)
+    (tmp_path / "servery.yaml").write_text(f"{text}    isolation: dedicated\n")
+    assert [one.where for one in check(tmp_path / "servery.yaml").problems] == ["models.m.artifact"]
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:01", "CUDA"])
 def test_a_device_is_one_that_there_may_be(tmp_path: Path, device: str) -> None:
     (tmp_path / "servery.yaml").write_text(

@@ -40,6 +40,10 @@ class Odd:
         if what == 19:
             print("said by the model")
             print("to stderr", file=sys.stderr)
+        if what == 21:
+            self.kept = getattr(self, "kept", []) + [np.ones(4 << 20)]
+        if what == 22:
+            np.ones(1 << 28)
         if what == 20:
             sys.exit("leaving")
         return {"y": x * 2}
@@ -56,6 +60,7 @@ def declare(folder: Path) -> dict[str, Any]:
     odd = {"runtime": "python", "artifact": "odd.py", "class": "Odd", **tensors}
     models = {
         "odd": odd | {"call_limit_s": 1},
+        "leaks": odd | {"memory_mb": 200},
         "broken": {"runtime": "python", "artifact": "broken.py", "class": "Broken", **tensors},
         "beside": {"runtime": "onnx", "artifact": str(artifacts.identity(folder / "beside.onnx", 1))},
     }
@@ -117,6 +122,30 @@ def test_a_crash_and_a_hung_call_harm_nobody_else(server: Living, value: float) 
     assert answered.status == 200
     settled(server)
     assert server.child("worker").pid == worker.pid
+
+
+def test_one_that_leaks_is_replaced_and_the_others_do_not_notice(server: Living) -> None:
+    until(lambda: ask(server, 1, "leaks").status == 200, said=server.written)
+    statuses: set[int] = set()
+    beside: set[int] = set()
+
+    def replaced() -> bool:
+        statuses.add(ask(server, 21, "leaks").status)
+        beside.add(ask(server, 1, "beside").status)
+        return bool(server.log_lines("more than its 200 .memory_mb.; this Replica is replaced"))
+
+    until(replaced, said=server.written)
+    until(lambda: ask(server, 1, "leaks").status == 200, said=server.written)
+    assert beside == {200}
+    assert statuses <= {200, 502, 503}  # 503: it is being replaced; 502: a call was on its way to it when it ended
+
+
+def test_a_call_that_wants_too_much_memory_at_once_fails(server: Living) -> None:
+    until(lambda: ask(server, 1, "leaks").status == 200, said=server.written)
+    reply = ask(server, 22, "leaks")  # 2 GiB
+    assert reply.status == 502, reply.body
+    assert server.log_lines("MemoryError")
+    assert ask(server, 1, "leaks").status == 200
 
 
 def test_what_it_prints_is_in_the_log(server: Living) -> None:

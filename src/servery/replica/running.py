@@ -19,6 +19,8 @@ log = logging.getLogger("servery.replica")
 _FOREVER_NS = 2**62
 _REPLACED = Called({}, 0, Reason.WARMING.word, "a call hangs in its Replica, which is replaced")
 _LOOKS = 8  # in the time that a call may take
+_LAST_CALLS_S = 5.0  # for the calls that are in a Replica that takes too much memory
+_IDLE_LOOK_S = 0.02
 
 
 class Job(Protocol):
@@ -64,6 +66,7 @@ class Running:
         self._jobs: set[Job] = set()
         self._over: asyncio.Future[None] | None = None  # done when this process is about to end
         self._look: asyncio.TimerHandle | None = None
+        self._retired = ""  # why it takes no more calls
 
     @property
     def state(self) -> State:
@@ -93,7 +96,7 @@ class Running:
         if refusal is not None:
             return Called({}, 0, refusal.word, loaded.unready)
         assert self._over is not None
-        if self._over.done():
+        if self._over.done() or self._retired:
             return _REPLACED
         job: Job | None = loaded.submit(call)
         if job is None:
@@ -113,11 +116,27 @@ class Running:
             self._jobs.discard(job)
             left.cancel()
 
+    def retire(self, why: str) -> None:
+        """Take no more calls, and end this process when those that are here have their answer, or have had their time."""
+        if not self._retired:
+            self._retired = why
+            self.draining = True
+            log.error("%s: %s; this Replica is replaced", self.version.model, why)
+            self._when_idle(asyncio.get_running_loop().time() + _LAST_CALLS_S)
+
+    def _when_idle(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._jobs and loop.time() < until:
+            loop.call_later(_IDLE_LOOK_S, self._when_idle, until)
+        elif self._over is not None and not self._over.done():
+            self._over.set_result(None)
+            self._hung()
+
     def _cut(self, job: Job, called: Called) -> Called:
         """What a call is answered when its Replica ends: those that ran failed, and the others may go elsewhere."""
         if not job.started_ns:
             return _REPLACED
-        message = f"the model ran for longer than {self._limit_s:g} s (call_limit_s)"
+        message = self._retired or f"the model ran for longer than {self._limit_s:g} s (call_limit_s)"
         return Called({}, called.busy_ns, Reason.MODEL_FAILED.word, message, called.estimated)
 
     def _watch(self) -> None:

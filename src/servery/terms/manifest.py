@@ -139,6 +139,12 @@ class Model(Declared, frozen=True):
     call_limit_s: Annotated[
         float, Meta(gt=0, le=86_400, description="a Replica whose model runs one call for longer is replaced")
     ] = 60
+    memory_mb: (
+        Annotated[
+            int, Meta(ge=64, le=2**24, description="a Replica that takes more memory than this, in MiB, is replaced")
+        ]
+        | None
+    ) = None
     health: Health = Health()
     region: Annotated[Name, Meta(description="where it runs; default: the manifest's region")] | None = None
     expose: Annotated[
