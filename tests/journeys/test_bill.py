@@ -69,3 +69,36 @@ def test_the_bill_is_busy_plus_idle(tmp_path: Path) -> None:
         assert line["busy_pico"] + line["idle_pico"] == bill
         assert line["idle_pico"] > 0
     assert report["bill_pico"] == report["busy_pico"] + report["idle_pico"]
+
+
+def test_a_replica_is_billed_once_whoever_calls_it(tmp_path: Path) -> None:
+    artifacts.classifier(tmp_path / "quick.onnx")
+    declared = {"runtime": "onnx", "artifact": "quick.onnx", "replicas": 1, "price": {"usd_per_hour": 1.5}}
+    quick = json.dumps({"inputs": [tensor("x", "FP32", [1, 30], [0.5] * 30)]}).encode()
+
+    def answers() -> bool:
+        return server.infer("there", quick).status == 200
+
+    with Living(tmp_path, {"models": {"there": declared}}) as server:
+        began = time.time_ns()
+        until(answers)
+        server.child("worker").kill()  # the Replica lives on
+        until(lambda: server.log_lines("the worker ended"))
+        server.await_ready()
+        until(answers)
+        server.replicas()[0].kill()
+        killed = time.time_ns()
+        until(lambda: server.log_lines("the replica there/1#0 ended"))
+        until(answers, said=server.written)
+        idle_until = time.monotonic() + 1.5
+        until(lambda: time.monotonic() > idle_until)
+        stopped = time.time_ns()
+        assert server.stop() == 0
+
+    lives = server.records("SELECT run, since_ns, until_ns FROM uptime WHERE model = 'there' ORDER BY since_ns")
+    first, second = lives
+    assert first[0] != second[0]
+    assert abs(first[1] - began) < WITHIN_NS
+    assert abs(first[2] - killed) < WITHIN_NS
+    assert killed < second[1] < stopped
+    assert abs(second[2] - stopped) < WITHIN_NS

@@ -20,8 +20,8 @@ from server import Server
 X = np.array([[1, 2], [3, np.inf]], np.float32)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["shared", "dedicated"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("triton")
     built: dict[str, Path] = {
         "same": artifacts.identity(folder / "same.onnx", 2),
@@ -30,7 +30,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "words": artifacts.texts(folder / "words.onnx"),
         "missing": folder / "missing.onnx",
     }
-    models = {name: {"runtime": "onnx", "artifact": str(path)} for name, path in built.items()}
+    models = {
+        name: {"runtime": "onnx", "artifact": str(path), "isolation": request.param} for name, path in built.items()
+    }
     routes = {"a route/ß": {"tiers": [{"name": "only", "model": "same"}]}}
     with Server(folder, {"models": models, "routes": routes}) as running:
         yield running
