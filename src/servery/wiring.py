@@ -223,7 +223,10 @@ def _loader(model: Model, version: Version) -> Callable[[], Runtime]:
             raise CannotRun(version.problem)
         if digest_now(model, version) != version.digest:
             raise CannotRun(f"{version.artifact} is not what was published; start again to publish what it is now")
-        return made[model.runtime](model, version, version.signature)
+        runtime = made[model.runtime](model, version, version.signature)
+        if model.runtime == "python" and digest_now(model, version) != version.digest:
+            raise CannotRun(f"{version.artifact} changed while it was loaded")
+        return runtime
 
     return load
 

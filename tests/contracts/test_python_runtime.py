@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import py_compile
 import sys
 import time
 from pathlib import Path
@@ -125,6 +127,41 @@ def test_parameters_are_given_where_they_are_taken(tmp_path: Path) -> None:
     assert runtime.run(["y"], ONE)["y"].tolist() == [0.0]
 
 
+def _stale(path: Path, old: str, new: str) -> None:
+    """A file whose bytecode is of `old`, and which says `new`, at the same size and age."""
+    assert len(old) == len(new)
+    path.write_text(old)
+    age = path.stat().st_mtime_ns
+    py_compile.compile(str(path))
+    path.write_text(new)
+    os.utime(path, ns=(age, age))
+
+
+def test_what_is_digested_is_what_runs_and_not_bytecode_of_before(tmp_path: Path) -> None:
+    text = "class Mine:\n    def predict(self, inputs):\n        return {'y': [%d.0]}\n"
+    path = tmp_path / "mine.py"
+    _stale(path, text % 1, text % 2)
+    model = Model(runtime="python", artifact=str(path), entry="Mine", inputs=X, outputs=Y)
+    assert PythonModel(path, "Mine", read_version_artifact(model, path).signature).run(["y"], ONE)["y"].tolist() == [
+        2.0
+    ]
+
+    folder = tmp_path / "staling"
+    (folder / "staling_parts").mkdir(parents=True)
+    (folder / "staling_parts" / "__init__.py").write_text("")
+    _stale(folder / "staling_parts" / "answer.py", "ANSWER = 1.0\n", "ANSWER = 2.0\n")
+    from_parts = "from staling_parts.answer import ANSWER\n"
+    (folder / "staling_model.py").write_text(from_parts + text.replace("%d.0", "ANSWER"))
+    signature = read_version_artifact(model, path).signature
+    before, hooks = list(sys.path), list(sys.path_hooks)
+    try:
+        runtime = PythonModel(folder, "staling_model.Mine", signature)
+        assert runtime.run(["y"], ONE)["y"].tolist() == [2.0]
+    finally:
+        sys.path[:], sys.path_hooks[:] = before, hooks
+    assert not (folder / "__pycache__").exists()
+
+
 def test_a_folder_brings_its_own_modules(tmp_path: Path) -> None:
     folder = tmp_path / "churning"
     (folder / "parts_of_churning").mkdir(parents=True)
@@ -135,10 +172,10 @@ def test_a_folder_brings_its_own_modules(tmp_path: Path) -> None:
     (folder / "pathlib.py").write_text("class Mine:\n    def predict(self, inputs): ...\n")
     model = Model(runtime="python", artifact=str(folder), entry="churn_here.Mine", inputs=X, outputs=Y)
     signature = read_version_artifact(model, folder).signature
-    before = list(sys.path)
+    before, hooks = list(sys.path), list(sys.path_hooks)
     try:
         assert PythonModel(folder, "churn_here.Mine", signature).run(["y"], ONE)["y"].tolist() == [42.0]
         with pytest.raises(CannotRun, match="another module is called 'pathlib'"):
             PythonModel(folder, "pathlib.Mine", signature)
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.path_hooks[:] = before, hooks

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import inspect
 import io
 import logging
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
-from servery.runtimes.code import Entry, find_entry
+from servery.runtimes.code import find_entry
+from servery.runtimes.importing import import_code
 from servery.runtimes.outputs import conform, wrong
 from servery.runtimes.running import CannotRun, first_line, probe, warm_up
 from servery.terms.reasons import Refusal
@@ -56,7 +53,7 @@ class PythonModel:
         self._rows = next((spec.name for spec in signature.inputs if spec.by_row), "")
         entry = find_entry(artifact, called)
         with self._watched("it can't be imported"):
-            made: Any = getattr(_module(artifact, entry), entry.name)
+            made: Any = getattr(import_code(artifact, entry), entry.name)
         with self._watched("it can't be made"):
             self._model: Any = made()
             self._predict: Callable[..., object] = self._model.predict
@@ -123,23 +120,6 @@ class PythonModel:
                 place = f" ({file.relative_to(self._folder)}:{step.tb_lineno})"
             step = step.tb_next
         return place
-
-
-def _module(artifact: Path, entry: Entry) -> ModuleType:
-    """The module that has the class. Modules beside it can be imported where the artifact is a folder."""
-    if artifact.is_file():
-        name = f"model_{entry.module}"  # a file may be called like a module that others need
-        found = importlib.util.spec_from_file_location(name, entry.file)
-        assert found is not None
-        assert found.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-        return module
-    sys.path.insert(0, str(artifact))
-    module = importlib.import_module(entry.module)
-    if not Path(module.__file__ or "").is_relative_to(artifact):
-        raise CannotRun(f"another module is called {entry.module!r}, and was imported before; rename {entry.file.name}")
-    return module
 
 
 def _takes_parameters(predict: Callable[..., object]) -> bool:
