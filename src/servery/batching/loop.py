@@ -33,6 +33,7 @@ from servery.batching.queue import Entered, Limits, Queue, Ticket
 from servery.host.clock import Clock
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Array, Call, Called
+from servery.terms.statistics import Spent, VersionStatistics
 
 log = logging.getLogger("servery.batching")
 
@@ -136,8 +137,29 @@ class Counts:
 
     def __init__(self) -> None:
         self.calls = self.rows = self.executions = self.failed = 0
-        self.queue_ns = self.busy_ns = 0
+        self.queue_ns = self.busy_ns = self.failed_ns = 0
+        self.singles = self.singles_ns = 0  # runs of one row that nothing waited for, beside all others
+        self.last_ns = 0  # steady, when the last run began
         self.by_rows: dict[int, tuple[int, int]] = {}
+
+    def statistics(self, model: str, number: str, ago_ns: int) -> VersionStatistics:
+        """All of it in one value. `ago_ns` is what wall time is ahead of the steady clock."""
+        batches = {rows: Spent(*ran) for rows, ran in sorted(self.by_rows.items())}
+        if self.singles:
+            batches[1] = batches.get(1, Spent()) + Spent(self.singles, self.singles_ns)
+        calls, busy_ns = self.calls + self.singles, self.busy_ns + self.singles_ns
+        return VersionStatistics(
+            model,
+            number,
+            self.last_ns + ago_ns if self.last_ns else 0,
+            self.rows + self.singles,
+            self.executions + self.singles,
+            Spent(calls, self.queue_ns + busy_ns),
+            Spent(self.failed, self.failed_ns),
+            Spent(calls, self.queue_ns),
+            Spent(calls, busy_ns),
+            batches,
+        )
 
     def ran(self, rows: int, most: int, busy_ns: int, queue_ns: Sequence[int]) -> None:
         """A batch of so many rows ran well, whose calls had waited so long."""
@@ -277,7 +299,6 @@ class Batcher:
 
     def _again(self, jobs: Sequence[Job], spent: Sequence[int], ran: Ran) -> None:
         """Run the calls of a failed batch one by one, so that whoever spoilt it fails alone."""
-        self.counts.failed += 1
         group = Group(len(jobs))
         log.debug("a batch of %d calls failed, they run again by themselves: %s", len(jobs), ran.message)
         for job, share in zip(jobs, spent, strict=True):
@@ -305,8 +326,10 @@ class Batcher:
                 self._queue.limits = msgspec.structs.replace(limits, max_rows=1)
 
     def _count(self, jobs: Sequence[Job], ran: Ran) -> None:
+        self.counts.last_ns = jobs[0].started_ns
         if ran.failure:
             self.counts.failed += 1
+            self.counts.failed_ns += ran.busy_ns
             return
         if len(jobs) > 1:
             self._spoilt = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,13 +19,15 @@ from servery.control.validate import validate
 from servery.host.channel import Channel, listen_at
 from servery.host.settings import DataFolder
 from servery.terms.change import Change, Served, Snapshot, Standing
-from servery.terms.messages import Acknowledged, AnyMessage, Asked, Hello, Published, Replied
+from servery.terms.messages import Acknowledged, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
 from servery.terms.reasons import Reason, Refusal
+from servery.terms.statistics import VersionStatistics, together
 
 log = logging.getLogger("servery.controller")
 
 # All workers must have loaded what is new by then, or the old one goes on.
 _IN_EFFECT_S = 600.0
+_COUNT_S = 2.0
 
 
 class Peer:
@@ -33,6 +37,8 @@ class Peer:
         self.channel = channel
         self.name = ""
         self.epoch = 0
+        self.asked = 0  # the number of the last count it answered
+        self.counted: tuple[VersionStatistics, ...] = ()
 
 
 class Controller:
@@ -60,6 +66,8 @@ class Controller:
         self._moved = asyncio.Event()
         self._failed: dict[str, str] = {}
         self._server: asyncio.Server | None = None
+        self._ended: tuple[VersionStatistics, ...] = ()  # of workers that are gone
+        self._counts = itertools.count(1)
         self._asked: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -127,6 +135,21 @@ class Controller:
             return self._now()
         return await self._stand(model, Standing.LOADED, by)
 
+    async def statistics(self) -> tuple[VersionStatistics, ...]:
+        """What has run on this machine since the controller's start. Of a worker that doesn't answer, what it said last."""
+        number = next(self._counts)
+        waiting = set(self.peers)
+        for peer in waiting:
+            peer.channel.send(Count(number))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_counted(waiting, number), _COUNT_S)
+        return together((*self._ended, *(one for peer in self.peers for one in peer.counted)))
+
+    async def _all_counted(self, peers: Collection[Peer], number: int) -> None:
+        while any(peer in self.peers and peer.asked < number for peer in peers):
+            self._moved.clear()
+            await self._moved.wait()
+
     async def _stand(self, model: str, standing: Standing, by: str) -> Change:
         async with self._changing:
             declared = self._declared(model)
@@ -193,6 +216,7 @@ class Controller:
         finally:
             if peer in self.peers:
                 self.peers.remove(peer)
+                self._ended = together((*self._ended, *peer.counted))
             peer.channel.close()
             self._moved.set()
 
@@ -206,13 +230,23 @@ class Controller:
             case Acknowledged(epoch, problems):
                 peer.epoch = epoch if not problems else peer.epoch
                 self._failed.update(problems)
+            case Counted(number, statistics):
+                peer.asked, peer.counted = max(peer.asked, number), statistics
             case Asked():
-                task = asyncio.get_running_loop().create_task(self._do(peer, message))
-                self._asked.add(task)
-                task.add_done_callback(self._asked.discard)
+                self._in_background(self._do(peer, message))
+            case Count(number):
+                self._in_background(self._count(peer, number))
             case _:
                 log.warning("%s said what only the controller says", peer.name)
         self._moved.set()
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _count(self, peer: Peer, number: int) -> None:
+        peer.channel.send(Counted(number, await self.statistics()))
 
     async def _do(self, peer: Peer, asked: Asked) -> None:
         act = {"load": self.load, "unload": self.unload, "wake": self.wake}[asked.verb]

@@ -13,12 +13,14 @@ from google.protobuf.message import DecodeError
 from servery import __version__
 from servery.gateway.health import Health
 from servery.gateway.pipeline import Pipeline, Reply, cut_short, find_entry
+from servery.gateway.repository import Repository
 from servery.gateway.rpc_ask import Fields, GrpcAsk, Pairs, key_of, of_refusal, trailing
 from servery.host.eager import eagerly
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Caller
 from servery.wire import oip_grpc
 from servery.wire.proto import open_inference_grpc_pb2 as pb
+from servery.wire.repository import encode_index_grpc, encode_statistics_grpc
 from servery.wire.status import GRPC_STATUS
 
 log = logging.getLogger("servery.grpc")
@@ -29,10 +31,6 @@ _KEPT = 1024
 # What a Triton server has and this one hasn't, and what to use instead.
 _INSTEAD = {
     "ModelConfig": "a model's inputs and outputs are in ModelMetadata, the rest is in the manifest",
-    "ModelStatistics": "`servery report` has the figures",
-    "RepositoryIndex": "the manifest names the models, ModelReady says how each one is",
-    "RepositoryModelLoad": "the manifest says which models are loaded; change it and start again",
-    "RepositoryModelUnload": "the manifest says which models are loaded; change it and start again",
     "TraceSetting": "every request leaves a Record, and logs go to the server's stderr",
     "LogSettings": "logs go to the server's stderr",
 } | dict.fromkeys(
@@ -58,8 +56,9 @@ Method = Callable[[bytes, Fields, Context], Awaitable[bytes | None]]
 class GrpcFace:
     """The gRPC face of one Pipeline. Messages come and go as bytes, so that they are read under the Caller's name."""
 
-    def __init__(self, pipeline: Pipeline, unready: Callable[[], list[str]]) -> None:
+    def __init__(self, pipeline: Pipeline, repository: Repository, unready: Callable[[], list[str]]) -> None:
         self._pipeline = pipeline
+        self._repository = repository
         self._unready = unready
         self._health = Health(unready, (SERVICE,))
         self._running: set[asyncio.Task[Reply]] = set()
@@ -75,6 +74,10 @@ class GrpcFace:
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
+            "ModelStatistics": self._model_statistics,
+            "RepositoryIndex": self._repository_index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
             **{name: _absent(name) for name in _INSTEAD},
         }
         methods: dict[str, Any] = {
@@ -124,6 +127,28 @@ class GrpcFace:
         if entry.unready and not entry.signature.inputs:
             raise Refusal(entry.refusal, f"'{asked.name}' can't answer: {entry.unready}")
         return oip_grpc.encode_model_metadata(entry.name, entry.signature, entry.versions)
+
+    async def _model_statistics(self, message: bytes, fields: Fields, _context: Context) -> bytes:
+        caller = self._pipeline.identify(key_of(fields))
+        asked = _parse(pb.ModelStatisticsRequest, message)
+        return encode_statistics_grpc(await self._repository.statistics(caller, asked.name, asked.version))
+
+    async def _repository_index(self, message: bytes, fields: Fields, _context: Context) -> bytes:
+        caller = self._pipeline.identify(key_of(fields))
+        asked = _parse(pb.RepositoryIndexRequest, message)
+        return encode_index_grpc(self._repository.index(caller, asked.ready))
+
+    async def _load(self, message: bytes, fields: Fields, _context: Context) -> bytes:
+        caller = self._pipeline.identify(key_of(fields))
+        asked = _parse(pb.RepositoryModelLoadRequest, message)
+        await self._repository.load(caller, asked.model_name, asked.parameters.keys())
+        return pb.RepositoryModelLoadResponse().SerializeToString()
+
+    async def _unload(self, message: bytes, fields: Fields, _context: Context) -> bytes:
+        caller = self._pipeline.identify(key_of(fields))
+        asked = _parse(pb.RepositoryModelUnloadRequest, message)
+        await self._repository.unload(caller, asked.model_name)
+        return pb.RepositoryModelUnloadResponse().SerializeToString()
 
     async def _model_infer(self, message: bytes, fields: Fields, context: Context) -> bytes:
         caller = self._pipeline.identify(key_of(fields))

@@ -18,17 +18,19 @@ from servery.gateway.feedback import take_feedback
 from servery.gateway.identify import presented_key
 from servery.gateway.pipeline import Pipeline, Reply, cut_short, find_entry
 from servery.gateway.receive import stated_timeout_ns
+from servery.gateway.repository import Repository, over_http
 from servery.gateway.table import Entry
 from servery.host.asgi import Gone, Headers, Response
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Inference
 from servery.wire import oip
+from servery.wire.repository import encode_statistics
 from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
 
 Send = Callable[[Message], Awaitable[None]]
 HeaderMap = dict[bytes, bytes]
 
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics")
 _JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b"
 _ANSWER_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b%b"
 _BINARY_HEAD = (
@@ -122,8 +124,11 @@ class HttpAsk:
 class HttpFace:
     """The HTTP face of one Pipeline: an ASGI app, and `quick` for infer calls whose body has arrived whole."""
 
-    def __init__(self, pipeline: Pipeline, inflow: Inflow, unready: Callable[[], list[str]]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, repository: Repository, inflow: Inflow, unready: Callable[[], list[str]]
+    ) -> None:
         self._pipeline = pipeline
+        self._repository = repository
         self._inflow = inflow
         self._unready = unready
         self._kept: dict[tuple[str, str, str, str], bytes] = {}
@@ -188,6 +193,14 @@ class HttpFace:
                 self._pipeline.identify(_key(fields))
                 body = oip.encode(oip.ServerMetadata("servery", __version__, EXTENSIONS))
                 return _json(200, body, _echo(fields))
+            case ["v2", "repository", *rest]:
+                _allow(method, "POST")
+                caller = self._pipeline.identify(_key(fields))
+                body = await self._body(fields, receive)
+                return _json(200, await over_http(self._repository, caller, rest, body), _echo(fields))
+            case ["v2", "models", "stats"] if "stats" not in self._pipeline.table.entries:
+                _allow(method, "GET")
+                return await self._statistics("", "", fields)
             case ["v2", "models", _, *_]:
                 return await self._model(method, path[2:], fields, receive, gone)
             case ["servery", "v1", "feedback"]:
@@ -208,6 +221,8 @@ class HttpFace:
             ask = HttpAsk(called, version, fields, b"", gone, functools.partial(self._body, fields, receive))
             return self._response(ask, await self._pipeline.answer(caller, ask))
         _allow(method, "GET")
+        if verb == "stats":
+            return await self._statistics(called, version, fields)
         self._pipeline.identify(_key(fields))
         entry = find_entry(self._pipeline.table, called, version)
         unready = entry.unready
@@ -217,6 +232,11 @@ class HttpFace:
         if unready and not entry.signature.inputs:
             raise Refusal(entry.refusal, f"'{called}' can't answer: {unready}")
         return _json(200, oip.encode_model_metadata(called, entry.signature, entry.versions), _echo(fields))
+
+    async def _statistics(self, called: str, version: str, fields: HeaderMap) -> Response:
+        caller = self._pipeline.identify(_key(fields))
+        statistics = await self._repository.statistics(caller, called, version)
+        return _json(200, encode_statistics(statistics), _echo(fields))
 
     def _response(self, ask: HttpAsk, reply: Reply) -> Response | None:
         """What goes on the wire for a Reply; None when the caller has left."""
@@ -302,8 +322,8 @@ def _segments(raw_path: bytes) -> list[str]:
 
 
 def _named(parts: list[str]) -> tuple[str, str, str]:
-    """(name, version or "", "infer", "ready" or "") of what follows /v2/models/: some clients leave a name's slash as it is."""
-    verb = parts[-1] if len(parts) > 1 and parts[-1] in ("infer", "ready") else ""
+    """(name, version or "", "infer", "ready", "stats" or "") of what follows /v2/models/: some clients leave a name's slash as it is."""
+    verb = parts[-1] if len(parts) > 1 and parts[-1] in ("infer", "ready", "stats") else ""
     parts = parts[:-1] if verb else parts
     if len(parts) > 2 and parts[-2] == "versions":
         return "/".join(parts[:-2]), parts[-1], verb

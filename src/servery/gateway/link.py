@@ -12,8 +12,9 @@ from pathlib import Path
 from servery.gateway.serving import Serving
 from servery.host.channel import Channel, connect_to
 from servery.terms.change import Snapshot
-from servery.terms.messages import Acknowledged, Asked, Hello, Published, Replied
+from servery.terms.messages import Acknowledged, Asked, Count, Counted, Hello, Published, Replied
 from servery.terms.reasons import Reason, Refusal
+from servery.terms.statistics import VersionStatistics
 
 log = logging.getLogger("servery.worker")
 
@@ -21,6 +22,7 @@ _PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 # Loading a large model may take minutes; whoever asked for it gives up earlier if they want to.
 _REPLY_S = 600.0
+_COUNT_S = 5.0
 
 
 class Link:
@@ -40,6 +42,7 @@ class Link:
         self._channel: Channel | None = None
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Replied]] = {}
+        self._counting: dict[int, asyncio.Future[tuple[VersionStatistics, ...]]] = {}
         self._told: dict[tuple[str, str], int] = {}  # what the controller has not replied to yet
         self._task: asyncio.Task[None] | None = None
         self._changes: asyncio.Task[None] | None = None
@@ -51,6 +54,8 @@ class Link:
         self._changes = loop.create_task(self._follow(), name="changes")
 
     async def drain(self) -> None:
+        if self._channel is not None:  # what ran here stays the machine's
+            self._channel.send(Counted(0, self._serving.statistics()))
         tasks = [task for task in (self._task, self._changes) if task is not None]
         for task in tasks:
             task.cancel()
@@ -71,6 +76,22 @@ class Link:
             del self._asked[number]
         if replied.problem:
             raise Refusal(next(one for one in Reason if one.word == replied.reason), replied.problem)
+
+    async def statistics(self) -> tuple[VersionStatistics, ...]:
+        """The machine's. Refusal."""
+        if self._channel is None:
+            raise Refusal(
+                Reason.NO_CONTROLLER, "there is no controller now, and it alone has every worker's statistics"
+            )
+        number = next(self._numbers)
+        counted = self._counting[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._channel.send(Count(number))
+            return await asyncio.wait_for(counted, _COUNT_S)
+        except (TimeoutError, ConnectionError):
+            raise Refusal(Reason.NO_CONTROLLER, "the controller gave no statistics in time; try again") from None
+        finally:
+            del self._counting[number]
 
     def tell(self, verb: str, model: str) -> None:
         """Ask without waiting for an answer; what is asked for already isn't asked again."""
@@ -99,6 +120,10 @@ class Link:
                 self._news.set()
             elif isinstance(message, Replied):
                 self._hear(message)
+            elif isinstance(message, Count):
+                channel.send(Counted(message.number, self._serving.statistics()))
+            elif isinstance(message, Counted) and not (counted := self._counting[message.number]).done():
+                counted.set_result(message.statistics)
 
     def _hear(self, message: Replied) -> None:
         reply = self._asked.get(message.number)
@@ -114,6 +139,9 @@ class Link:
         channel.close()
         self._channel = None
         self._told.clear()
+        for counted in self._counting.values():
+            if not counted.done():
+                counted.set_exception(ConnectionError())
         for reply in self._asked.values():
             if not reply.done():
                 lost = "the controller ended while it was at it; look at the repository's index"

@@ -15,6 +15,7 @@ from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
 from servery.terms.reasons import Reason
 from servery.terms.record import Uptime
+from servery.terms.statistics import VersionStatistics, together
 
 log = logging.getLogger("servery.worker")
 
@@ -25,6 +26,7 @@ class Owned(Target, Service, Protocol):
     """A Target whose life is the worker's: it is started before a Table points at it, and drained after the last."""
 
     def uptimes(self, run: str, now_ns: int) -> list[Uptime]: ...
+    def statistics(self) -> VersionStatistics: ...
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Serving:
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._old: list[Table] = []  # Requests may still be under way by them
+        self._counted: tuple[VersionStatistics, ...] = ()  # of those that have drained
         self._made = self._prepare(snapshot)
         self._all = list(self._made.values())  # with those that are on their way out
         self.snapshot = snapshot
@@ -77,6 +80,10 @@ class Serving:
     @property
     def unready(self) -> str:
         return "; ".join(self.table.unready())
+
+    def statistics(self) -> tuple[VersionStatistics, ...]:
+        """What has run in this worker since its start."""
+        return together((*self._counted, *(one.target.statistics() for one in self._all)))
 
     async def start(self) -> None:
         """Load and warm up what the first Snapshot names. What can't be loaded is unavailable; the others serve."""
@@ -154,6 +161,7 @@ class Serving:
         for one in gone:
             await one.target.drain()
             self._all.remove(one)
+            self._counted = together((*self._counted, one.target.statistics()))
             self._ended(one.target)
 
 

@@ -26,7 +26,7 @@ class Keyring:
         self, tenants: Mapping[str, Tenant], secret: bytes, subscriptions: Mapping[str, Subscription] | None = None
     ) -> None:
         self.open = not tenants
-        self.local = Caller(LOCAL_TENANT, "", "standard", frozenset(), seal(secret, LOCAL_TENANT))
+        self.local = Caller(LOCAL_TENANT, "", "standard", frozenset(), seal(secret, LOCAL_TENANT), operator=True)
         self.seals = {seal(secret, name) for name in tenants or (LOCAL_TENANT,)}
         self._callers: dict[bytes, list[tuple[bytes, Caller]]] = {}
         self._found: dict[bytes, Caller] = {}
@@ -42,6 +42,7 @@ class Keyring:
                     seal(secret, name),
                     subscription.priority,
                     tenant.isolation == "dedicated",
+                    key.role == "operator",
                 )
                 self._callers.setdefault(digest[:8], []).append((digest, caller))
 

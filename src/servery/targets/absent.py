@@ -8,6 +8,7 @@ from servery.terms.change import Standing, Version
 from servery.terms.reasons import Reason
 from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called
+from servery.terms.statistics import VersionStatistics
 
 
 class Absent:
@@ -41,6 +42,9 @@ class Absent:
         """What isn't loaded isn't billed."""
         del run, now_ns
         return []
+
+    def statistics(self) -> VersionStatistics:
+        return VersionStatistics(self.version.model, self.version.number)
 
     def inline(self, rows: int) -> bool:
         return rows < 0

@@ -19,6 +19,7 @@ from servery.terms.money import from_usd
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called
+from servery.terms.statistics import VersionStatistics
 
 # A call expected to take longer would hold up everybody else on the event loop.
 INLINE_NS = 250_000
@@ -127,12 +128,30 @@ class InProcess:
         try:
             outputs = runtime.run(fetch, feeds)
         except Refusal as refusal:
-            return Called({}, clock() - start, refusal.reason.word, refusal.message)
+            return self._failed(clock() - start, refusal.reason, refusal.message)
         except Exception as error:  # a model may raise anything; its caller gets a Reason, the log gets the text
-            return Called({}, clock() - start, Reason.MODEL_FAILED.word, str(error))
+            return self._failed(clock() - start, Reason.MODEL_FAILED, str(error))
         busy = clock() - start
+        counts = self._batcher.counts
+        counts.last_ns = start
+        if rows == 1:
+            counts.singles += 1
+            counts.singles_ns += busy
+        else:
+            counts.ran(rows, rows, busy, (0,))
         self._learn(busy, rows)
         return Called(outputs, busy)
+
+    def statistics(self) -> VersionStatistics:
+        """What has run here since it was made."""
+        ahead_ns = self._clock.wall_ns() - self._clock.steady_ns()
+        return self._batcher.counts.statistics(self.model, self.version.number, ahead_ns)
+
+    def _failed(self, busy_ns: int, reason: Reason, message: str) -> Called:
+        counts = self._batcher.counts
+        counts.failed += 1
+        counts.failed_ns += busy_ns
+        return Called({}, busy_ns, reason.word, message)
 
     def submit(self, call: Call) -> Job | None:
         """Queue a call for the thread, where it may share a batch; None when the queue is full, or it isn't ready."""

@@ -288,6 +288,10 @@ class Key(Declared, frozen=True):
 
     id: Annotated[Name, Meta(description="what Records call it; each key of a tenant has its own")]
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the key, as 64 hex digits")]
+    role: Annotated[
+        Literal["caller", "operator"],
+        Meta(description="`caller`: may ask; `operator`: may also load and unload models"),
+    ] = "caller"
 
 
 class Limits(Declared, frozen=True):

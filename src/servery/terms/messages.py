@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from servery.terms.statistics import VersionStatistics
+
 
 class Message(msgspec.Struct, frozen=True, tag=True):
     """One message of the channel between a worker and the controller."""
@@ -46,4 +48,17 @@ class Replied(Message, frozen=True):
     reason: str = ""  # a Reason's word, with a problem
 
 
-AnyMessage = Hello | Published | Acknowledged | Asked | Replied
+class Count(Message, frozen=True):
+    """Asks for statistics: a worker for the machine's, the controller for the worker's own."""
+
+    number: int
+
+
+class Counted(Message, frozen=True):
+    """The statistics that were asked for; number 0: without being asked, before a worker ends."""
+
+    number: int
+    statistics: tuple[VersionStatistics, ...]
+
+
+AnyMessage = Hello | Published | Acknowledged | Asked | Replied | Count | Counted

@@ -25,6 +25,7 @@ class Caller(msgspec.Struct, frozen=True):
     seal: bytes
     priority: int = 0
     alone: bool = False
+    operator: bool = False  # may load and unload models
 
 
 class Tensor(msgspec.Struct, frozen=True, gc=False):
