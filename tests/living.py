@@ -82,7 +82,7 @@ class Living(Server):
 
     def begin(self, **popen: Any) -> Self:
         """Start the process, and no more. What it writes is added to what an earlier one wrote."""
-        arguments = ("up", str(self.manifest), "--port", str(self.port), "--data", str(self.data))
+        arguments = ("up", str(self.manifest), "--port", str(self.port), "--data", str(self.data), *self._options)
         with (self.folder / "log.txt").open("ab") as log:
             given: dict[str, Any] = {"stdout": log, "stderr": log, **popen}
             process: subprocess.Popen[Any] = subprocess.Popen(

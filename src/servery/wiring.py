@@ -34,6 +34,7 @@ from servery.terms.tensors import Signature
 
 if TYPE_CHECKING:
     from servery.gateway.pipeline import Pipeline
+    from servery.gateway.repository import Repository
     from servery.gateway.serving import Owned
     from servery.gateway.worker import Face, Worker
     from servery.host.rpc import GrpcServer
@@ -129,6 +130,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.http import HttpFace
     from servery.gateway.link import Link
     from servery.gateway.pipeline import Pipeline
+    from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
     from servery.gateway.worker import Worker
     from servery.host.asgi import HttpServer
@@ -162,21 +164,22 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     async def read() -> Snapshot:
         return await asyncio.to_thread(read_snapshot, folder.snapshot)
 
-    link = Link(folder.control, f"worker-{settings.number}", serving, read)
+    link = Link(folder.control, run, serving, read)
 
     async def serve() -> None:
         pipeline = Pipeline(serving.table, spool, clock, dice)
         serving.when_swapped(pipeline.swap)
+        repository = Repository(pipeline, link)
         worker = Worker(pipeline, spool, [serving, link], manifest.server.drain, lifeline.say)
         server = HttpServer(
-            HttpFace(pipeline, Inflow(manifest.server), worker.unready),
+            HttpFace(pipeline, repository, Inflow(manifest.server), worker.unready),
             socket.socket(fileno=settings.listener),
             manifest.server.receive_limit_s,
             manifest.server.drain.limit_s,
         )
         faces: list[Face] = [server]
         if settings.grpc:
-            faces.append(_grpc_server(settings.grpc, pipeline, worker, manifest.server))
+            faces.append(_grpc_server(settings.grpc, pipeline, repository, worker, manifest.server))
         lifeline.when_ended(worker.stop)
         await worker.run(faces)
 
@@ -187,12 +190,14 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         os._exit(0)
 
 
-def _grpc_server(address: str, pipeline: Pipeline, worker: Worker, server: Server) -> GrpcServer:
+def _grpc_server(
+    address: str, pipeline: Pipeline, repository: Repository, worker: Worker, server: Server
+) -> GrpcServer:
     """The gRPC face, which takes 11 MB: imported where it is wanted."""
     from servery.gateway.grpc import GrpcFace
     from servery.host.rpc import GrpcServer
 
-    face = GrpcFace(pipeline, worker.unready)
+    face = GrpcFace(pipeline, repository, worker.unready)
     return GrpcServer(face, address, min(server.max_body_mb << 20, 2**31 - 1), server.drain.limit_s)
 
 

@@ -134,10 +134,6 @@ def test_the_health_service_agrees_with_readiness(channel: grpc.Channel, client:
     ("name", "instead"),
     [
         ("ModelConfig", "ModelMetadata"),
-        ("ModelStatistics", "servery report"),
-        ("RepositoryIndex", "manifest"),
-        ("RepositoryModelLoad", "manifest"),
-        ("RepositoryModelUnload", "manifest"),
         ("TraceSetting", "Record"),
         ("LogSettings", "stderr"),
         *[(f"{kind}SharedMemory{verb}", "raw_input_contents")

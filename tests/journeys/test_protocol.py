@@ -97,7 +97,7 @@ def test_the_server_describes_itself(server: Server) -> None:
         reply = server.get(path)
         assert reply.status == 200
         assert reply.json["name"] == "servery"
-        assert reply.json["extensions"] == ["binary_tensor_data"]
+        assert reply.json["extensions"] == ["binary_tensor_data", "model_repository", "statistics"]
         assert reply.json["version"]
 
 

@@ -64,7 +64,9 @@ def infer(client: Any, rows: int, version: str = "") -> list[int]:
     kind = tritonclient.http if isinstance(client, tritonclient.http.InferenceServerClient) else tritonclient.grpc
     sent = kind.InferInput("x", [rows, 30], "FP32")
     sent.set_data_from_numpy(np.zeros((rows, 30), np.float32))
-    return client.infer("m", [sent], model_version=version).as_numpy("label").tolist()
+    labels = client.infer("m", [sent], model_version=version).as_numpy("label")
+    assert labels is not None
+    return labels.tolist()
 
 
 def test_the_index_says_how_each_version_is(client: Any) -> None:
@@ -101,7 +103,7 @@ def test_a_load_that_fails_leaves_what_was(server: Living, client: Any) -> None:
 
 
 def test_files_are_not_taken_over_the_api(client: Any) -> None:
-    with pytest.raises(InferenceServerException, match=r"file:1/model\.onnx.* is not taken over the API"):
+    with pytest.raises(InferenceServerException, match=r"is not taken over the API"):
         client.load_model("m", config="{}", files={"file:1/model.onnx": b"x"})
     with pytest.raises(InferenceServerException, match="'config' is not taken over the API"):
         client.load_model("m", config="{}")

@@ -151,6 +151,7 @@ class Counts:
         return VersionStatistics(
             model,
             number,
+            "",
             self.last_ns + ago_ns if self.last_ns else 0,
             self.rows + self.singles,
             self.executions + self.singles,

@@ -21,7 +21,7 @@ from servery.host.settings import DataFolder
 from servery.terms.change import Change, Served, Snapshot, Standing
 from servery.terms.messages import Acknowledged, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.statistics import VersionStatistics, together
+from servery.terms.statistics import VersionStatistics, latest, together
 
 log = logging.getLogger("servery.controller")
 
@@ -143,7 +143,7 @@ class Controller:
             peer.channel.send(Count(number))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_counted(waiting, number), _COUNT_S)
-        return together((*self._ended, *(one for peer in self.peers for one in peer.counted)))
+        return together(latest((*self._ended, *(one for peer in self.peers for one in peer.counted))))
 
     async def _all_counted(self, peers: Collection[Peer], number: int) -> None:
         while any(peer in self.peers and peer.asked < number for peer in peers):
@@ -216,7 +216,7 @@ class Controller:
         finally:
             if peer in self.peers:
                 self.peers.remove(peer)
-                self._ended = together((*self._ended, *peer.counted))
+                self._ended = latest((*self._ended, *peer.counted))
             peer.channel.close()
             self._moved.set()
 

@@ -29,6 +29,8 @@ SERVICE = "inference.GRPCInferenceService"
 _END: Any = vars(grpc.aio)["EOF"]  # its types leave it out
 _KEPT = 1024
 # What a Triton server has and this one hasn't, and what to use instead.
+_EXTENSIONS = ("model_repository", "statistics")
+
 _INSTEAD = {
     "ModelConfig": "a model's inputs and outputs are in ModelMetadata, the rest is in the manifest",
     "TraceSetting": "every request leaves a Record, and logs go to the server's stderr",
@@ -112,7 +114,9 @@ class GrpcFace:
 
     async def _server_metadata(self, _message: bytes, fields: Fields, _context: Context) -> bytes:
         self._pipeline.identify(key_of(fields))
-        return pb.ServerMetadataResponse(name="servery", version=__version__).SerializeToString()
+        return pb.ServerMetadataResponse(
+            name="servery", version=__version__, extensions=_EXTENSIONS
+        ).SerializeToString()
 
     async def _model_ready(self, message: bytes, fields: Fields, _context: Context) -> bytes:
         self._pipeline.identify(key_of(fields))

@@ -30,7 +30,7 @@ from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
 Send = Callable[[Message], Awaitable[None]]
 HeaderMap = dict[bytes, bytes]
 
-EXTENSIONS = ("binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
 _JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b"
 _ANSWER_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b%b"
 _BINARY_HEAD = (

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from servery.gateway.serving import Serving
 from servery.host.channel import Channel, connect_to
 from servery.terms.change import Snapshot
@@ -34,9 +36,9 @@ class Link:
     name = "controller"
     unready = ""
 
-    def __init__(self, path: Path, worker: str, serving: Serving, read: Callable[[], Awaitable[Snapshot]]) -> None:
+    def __init__(self, path: Path, run: str, serving: Serving, read: Callable[[], Awaitable[Snapshot]]) -> None:
         self._path = path
-        self._worker = worker
+        self._run = run
         self._serving = serving
         self._read = read
         self._channel: Channel | None = None
@@ -55,7 +57,7 @@ class Link:
 
     async def drain(self) -> None:
         if self._channel is not None:  # what ran here stays the machine's
-            self._channel.send(Counted(0, self._serving.statistics()))
+            self._channel.send(Counted(0, self._own()))
         tasks = [task for task in (self._task, self._changes) if task is not None]
         for task in tasks:
             task.cancel()
@@ -93,11 +95,15 @@ class Link:
         finally:
             del self._counting[number]
 
+    def _own(self) -> tuple[VersionStatistics, ...]:
+        """What ran here, under this run's name, so that nobody counts it twice."""
+        return tuple(replace(one, source=one.source or self._run) for one in self._serving.statistics())
+
     def tell(self, verb: str, model: str) -> None:
         """Ask without waiting for an answer; what is asked for already isn't asked again."""
         if self._channel is not None and (verb, model) not in self._told:
             number = self._told[verb, model] = next(self._numbers)
-            self._channel.send(Asked(number, verb, model, self._worker))
+            self._channel.send(Asked(number, verb, model, self._run))
 
     async def _listen(self) -> None:
         pause = _PAUSE_S
@@ -114,14 +120,14 @@ class Link:
 
     async def _converse(self, channel: Channel) -> None:
         self._channel = channel
-        channel.send(Hello(self._worker, self._serving.table.epoch))
+        channel.send(Hello(self._run, self._serving.table.epoch))
         async for message in channel.receive():
             if isinstance(message, Published):
                 self._news.set()
             elif isinstance(message, Replied):
                 self._hear(message)
             elif isinstance(message, Count):
-                channel.send(Counted(message.number, self._serving.statistics()))
+                channel.send(Counted(message.number, self._own()))
             elif isinstance(message, Counted) and not (counted := self._counting[message.number]).done():
                 counted.set_result(message.statistics)
 

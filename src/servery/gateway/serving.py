@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
 from servery.terms.reasons import Reason
 from servery.terms.record import Uptime
-from servery.terms.statistics import VersionStatistics, together
+from servery.terms.statistics import VersionStatistics, latest, together
 
 log = logging.getLogger("servery.worker")
 
@@ -26,7 +26,7 @@ class Owned(Target, Service, Protocol):
     """A Target whose life is the worker's: it is started before a Table points at it, and drained after the last."""
 
     def uptimes(self, run: str, now_ns: int) -> list[Uptime]: ...
-    def statistics(self) -> VersionStatistics: ...
+    def statistics(self) -> tuple[VersionStatistics, ...]: ...
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Serving:
 
     def statistics(self) -> tuple[VersionStatistics, ...]:
         """What has run in this worker since its start."""
-        return together((*self._counted, *(one.target.statistics() for one in self._all)))
+        return _all_of((*self._counted, *(part for one in self._all for part in one.target.statistics())))
 
     async def start(self) -> None:
         """Load and warm up what the first Snapshot names. What can't be loaded is unavailable; the others serve."""
@@ -161,8 +161,13 @@ class Serving:
         for one in gone:
             await one.target.drain()
             self._all.remove(one)
-            self._counted = together((*self._counted, one.target.statistics()))
+            self._counted = _all_of((*self._counted, *one.target.statistics()))
             self._ended(one.target)
+
+
+def _all_of(parts: Sequence[VersionStatistics]) -> tuple[VersionStatistics, ...]:
+    """What ran in this process, added up; of what ran in Replicas, the last that each said."""
+    return (*together(part for part in parts if not part.source), *latest(part for part in parts if part.source))
 
 
 def what_a_target_needs(model: Model) -> Model:

@@ -7,11 +7,14 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from servery.host.asgi import Gone
 from servery.host.clock import Clock
 from servery.terms.change import Version
 from servery.terms.reasons import Reason
 from servery.terms.request import Call, Called
+from servery.terms.statistics import VersionStatistics
 from servery.wire.replica import State
 
 log = logging.getLogger("servery.replica")
@@ -43,6 +46,7 @@ class Loaded(Protocol):
     def refusal(self) -> Reason | None: ...
     @property
     def since_ns(self) -> int: ...
+    def statistics(self) -> tuple[VersionStatistics, ...]: ...
     def submit(self, call: Call) -> Any: ...
     def give_up(self, job: Any) -> Called: ...
 
@@ -76,7 +80,8 @@ class Running:
             return State(False, self._run, Reason.DRAINING.word, "it is stopping", since_ns)
         if refusal is not None:
             return State(False, self._run, refusal.word, self._loaded.unready, since_ns)
-        return State(True, self._run, since_ns=since_ns)
+        [counted] = self._loaded.statistics()
+        return State(True, self._run, since_ns=since_ns, statistics=replace(counted, source=self._run))
 
     def deadline_ns(self, timeout_ns: int) -> int:
         return self._clock.steady_ns() + (timeout_ns or _FOREVER_NS)

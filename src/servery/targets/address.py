@@ -17,6 +17,7 @@ from servery.host.clock import Clock
 from servery.targets.connection import Connection, Reply, connect
 from servery.terms.manifest import Health
 from servery.terms.reasons import Reason
+from servery.terms.statistics import VersionStatistics, latest
 from servery.wire import replica as wire
 
 _LOOK = b"GET /v2/health/ready HTTP/1.1\r\nhost: replica\r\n\r\n"
@@ -63,6 +64,7 @@ class Address:
         self._task: asyncio.Task[None] | None = None
         self._replied_ns = 0
         self._life: tuple[str, int] | None = None  # (run, since) of the one that is ready
+        self.counted: tuple[VersionStatistics, ...] = ()  # by each life, as it said last
         self._ended: list[tuple[str, int, int]] = []
         self._deaths = self._missed = 0
 
@@ -166,6 +168,8 @@ class Address:
         except msgspec.DecodeError:
             self._say(Reason.MODEL_UNAVAILABLE, "what listens on its socket is no Replica")
             return
+        if state.statistics is not None:
+            self.counted = latest((*self.counted, state.statistics))
         self.leaving = state.reason == Reason.DRAINING.word
         if state.ready or (self.leaving and self.refusal is None):
             self._life = (state.run, state.since_ns)

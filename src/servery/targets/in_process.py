@@ -142,10 +142,10 @@ class InProcess:
         self._learn(busy, rows)
         return Called(outputs, busy)
 
-    def statistics(self) -> VersionStatistics:
+    def statistics(self) -> tuple[VersionStatistics, ...]:
         """What has run here since it was made."""
         ahead_ns = self._clock.wall_ns() - self._clock.steady_ns()
-        return self._batcher.counts.statistics(self.model, self.version.number, ahead_ns)
+        return (self._batcher.counts.statistics(self.model, self.version.number, ahead_ns),)
 
     def _failed(self, busy_ns: int, reason: Reason, message: str) -> Called:
         counts = self._batcher.counts

@@ -24,6 +24,7 @@ from servery.terms.money import from_usd
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called
+from servery.terms.statistics import VersionStatistics
 from servery.wire import replica as wire
 
 log = logging.getLogger("servery.targets")
@@ -120,6 +121,10 @@ class OipTarget:
             for address in self._addresses
             for its_run, since_ns, until_ns in address.lives(now_ns)
         ]
+
+    def statistics(self) -> tuple[VersionStatistics, ...]:
+        """What has run in the Replicas, as they said at the last look at their health."""
+        return tuple(part for address in self._addresses for part in address.counted)
 
     def inline(self, rows: int) -> bool:  # noqa: ARG002
         return False

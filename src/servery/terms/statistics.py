@@ -22,6 +22,7 @@ class VersionStatistics(msgspec.Struct, frozen=True):
 
     model: str
     number: str
+    source: str = ""  # the run of the process that counted it; "": the one that says it
     last_ns: int = 0  # since 1970, when the last one ended; 0: never
     inferences: int = 0
     executions: int = 0
@@ -41,8 +42,23 @@ class State(msgspec.Struct, frozen=True):
     reason: str
 
 
+def latest(parts: Iterable[VersionStatistics]) -> tuple[VersionStatistics, ...]:
+    """Of each process the last that it said of each Version: counts only grow."""
+    last: dict[tuple[str, str, str], VersionStatistics] = {}
+    for part in parts:
+        key = (part.model, part.number, part.source)
+        known = last.get(key)
+        if known is None or _counted(part) >= _counted(known):
+            last[key] = part
+    return tuple(last.values())
+
+
+def _counted(part: VersionStatistics) -> int:
+    return part.executions + part.fail.count
+
+
 def together(parts: Iterable[VersionStatistics]) -> tuple[VersionStatistics, ...]:
-    """One line for each Version, of all that several processes counted."""
+    """One line for each Version, of all that several processes counted; each part is counted once."""
     total: dict[tuple[str, str], VersionStatistics] = {}
     for part in parts:
         key = (part.model, part.number)
@@ -55,6 +71,7 @@ def _sum(one: VersionStatistics, other: VersionStatistics) -> VersionStatistics:
     return VersionStatistics(
         one.model,
         one.number,
+        "",
         max(one.last_ns, other.last_ns),
         one.inferences + other.inferences,
         one.executions + other.executions,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from servery.terms.request import Array, Call, Scalar
+from servery.terms.statistics import VersionStatistics
 from servery.wire.oip import Chunk
 from servery.wire.tensors import bad, from_binary, to_binary
 
@@ -44,6 +45,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     why: str = ""
     since_ns: int = 0
+    statistics: VersionStatistics | None = None
 
 
 class _Block(msgspec.Struct, gc=False):
