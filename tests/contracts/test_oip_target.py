@@ -65,6 +65,7 @@ class Odd:
 
     def __init__(self, path: Path, act: Act, state: bytes = b"") -> None:
         self.calls = 0
+        self.size = 0  # of the last call's body
         self.closed = 0
         self._path = path
         self._act = act
@@ -92,6 +93,7 @@ class Odd:
                     continue
                 size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 await reader.readexactly(size)
+                self.size = size
                 called = True
                 self.calls += 1
                 await self._act(self, writer)
@@ -199,6 +201,26 @@ def test_an_answer_that_is_none(tmp_path: Path, content: bytes, reason: Reason) 
             called = await ask(target)
             assert called.failure == reason.word
             assert called.message
+
+    play(scene())
+
+
+def test_memory_that_cannot_be_shared(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    async def act(odd: Odd, writer: asyncio.StreamWriter) -> None:
+        sizes.append(odd.size)
+        writer.write(reply(503, b'{"error":"not from here"}', servery_unshared=1) if len(sizes) == 1 else answer())
+
+    async def scene() -> None:
+        async with calling(tmp_path, act) as (target, _):
+            large = Call(["y"], {"x": np.zeros((100_000, 1), np.float32)}, 100_000, time.perf_counter_ns() + 10**10)
+            for _ in range(2):
+                job = target.submit(large)
+                assert job is not None
+                assert (await job.future).failure == ""
+        assert sizes[0] < 1000
+        assert min(sizes[1:]) > 400_000
 
     play(scene())
 

@@ -205,6 +205,32 @@ def test_every_datatype_comes_through(make: Make) -> None:
     play(scene())
 
 
+def test_large_tensors_come_through_and_leave_nothing_open(make: Make) -> None:
+    runtime = Controlled()
+
+    async def scene() -> None:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        async with make(lambda: runtime, model(), version()) as target:
+            await target.start()
+            sizes = (100_000, 1, 70_000, 400_000, 3)
+            for _ in range(3):
+                asked = [call(*range(at, at + size)) for at, size in enumerate(sizes)]
+                for one, called in zip(asked, await asyncio.gather(*[ask(target, one) for one in asked]), strict=True):
+                    assert called.failure == ""
+                    np.testing.assert_array_equal(called.outputs["y"], one.feeds["x"])
+                    assert called.outputs["n"].shape == (one.rows,)
+            given_up = target.submit(call(*[-3.0] * 100_000))
+            await until(runtime.running.is_set)
+            target.give_up(given_up)
+            after = asyncio.ensure_future(ask(target, call(*[7.0] * 100_000)))
+            await asyncio.sleep(0.05)
+            runtime.go.set()
+            assert set((await after).outputs["y"].ravel().tolist()) == {7.0}
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    play(scene())
+
+
 def test_failures_keep_their_reason(make: Make) -> None:
     async def scene() -> None:
         async with make(Controlled, model(), version()) as target:

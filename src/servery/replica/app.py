@@ -5,14 +5,15 @@ A caller that closes its connection gives its call up. What can't be loaded says
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, MutableMapping
+from collections.abc import Awaitable, Callable, Container, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
 from servery.host.asgi import Gone, Headers, Response
+from servery.host.shared import Shared
 from servery.replica.running import Running
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.request import Call, Called
+from servery.terms.request import Array, Call, Called
 from servery.terms.tensors import Signature
 from servery.wire import oip
 from servery.wire import replica as wire
@@ -85,24 +86,38 @@ class ReplicaApp:
 
     async def _infer(self, fields: dict[bytes, bytes], body: bytes, gone: Gone) -> Response | None:
         """The answer; None when the caller has left."""
+        shared: Shared | None = None
         try:
-            call = self._call(fields, body)
+            if wire.SHARED in fields:
+                shared = Shared.opened(fields[wire.SHARED])
+            call = self._call(fields, body, shared)
+            called = await self._running.run(call, gone)
+            return None if called is None else self._response(call, called, shared)
         except Refusal as refusal:
             return _refused(refusal.reason, refusal.message, 0)
-        called = await self._running.run(call, gone)
-        return None if called is None else self._response(call, called)
+        except (OSError, ValueError) as error:
+            lines = b"%b: 1\r\n" % wire.UNSHARED
+            return _json(503, oip.encode_error(f"memory can't be shared with this Replica: {error}"), lines)
+        finally:
+            if shared is not None:
+                shared.close()
 
-    def _call(self, fields: dict[bytes, bytes], body: bytes) -> Call:
-        inference = oip.decode_infer(body, fields.get(wire.JSON_LENGTH))
-        header = fields.get(wire.CALL)
-        head = wire.CallHead(_rows(inference.inputs), 0) if header is None else wire.decode_call_head(header)
-        fetch = [wanted.name for wanted in inference.wanted] or self._outputs
+    def _call(self, fields: dict[bytes, bytes], body: bytes, shared: Shared | None) -> Call:
+        """The call that was sent; Refusal."""
+        if shared is not None:
+            feeds, fetch = wire.decode_call(body, lambda size: shared.read(0, size))
+        else:
+            inference = oip.decode_infer(body, fields.get(wire.JSON_LENGTH))
+            feeds = {tensor.name: tensor.array for tensor in inference.inputs}
+            fetch = [wanted.name for wanted in inference.wanted] or self._outputs
         for name in fetch:
             if name not in self._datatypes:
                 raise Refusal(Reason.INVALID_REQUEST, f"'{self._model}' has no output '{name}'")
+        header = fields.get(wire.CALL)
+        head = wire.CallHead(_rows(feeds), 0) if header is None else wire.decode_call_head(header)
         return Call(
             fetch,
-            {tensor.name: tensor.array for tensor in inference.inputs},
+            feeds,
             head.rows,
             self._running.deadline_ns(head.timeout_ns),
             head.tenant,
@@ -111,7 +126,7 @@ class ReplicaApp:
             head.parameters,
         )
 
-    def _response(self, call: Call, called: Called) -> Response:
+    def _response(self, call: Call, called: Called, shared: Shared | None) -> Response:
         if called.failure:
             return _refused(_BY_WORD[called.failure], called.message, called.busy_ns, called.estimated)
         missing = [name for name in call.fetch if name not in called.outputs]
@@ -121,9 +136,13 @@ class ReplicaApp:
             chunks, json_length = wire.encode_outputs(self._model, call.fetch, called.outputs, self._datatypes)
         except (TypeError, ValueError, AttributeError) as error:  # for instance texts where numbers were declared
             return _refused(Reason.WRONG_ANSWER, f"its outputs aren't what is declared: {error}", called.busy_ns)
+        lines = b"%b: %d\r\n" % (wire.BUSY, called.busy_ns)
         size = sum([len(chunk) for chunk in chunks])
-        head = _ANSWER % (size, json_length) + b"%b: %d\r\n" % (wire.BUSY, called.busy_ns)
-        return Response(200, head, chunks)
+        if shared is not None and size - json_length >= wire.LARGE_BYTES:
+            shared.write(chunks[1:], 0)  # in the place of the inputs: those were read
+            lines += b"%b: 1\r\n" % wire.SHARED
+            size, chunks = json_length, chunks[:1]
+        return Response(200, _ANSWER % (size, json_length) + lines, chunks)
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -137,13 +156,13 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _rows(inputs: Any) -> int:
+def _rows(feeds: Mapping[str, Array]) -> int:
     """Rows of a call that states none: the first dimension."""
-    return inputs[0].array.shape[0] if inputs and inputs[0].array.ndim else 1
+    return next((array.shape[0] for array in feeds.values() if array.ndim), 1)
 
 
-def _json(status: int, body: bytes) -> Response:
-    return Response(status, _JSON % len(body), [body])
+def _json(status: int, body: bytes, lines: bytes = b"") -> Response:
+    return Response(status, _JSON % len(body) + lines, [body])
 
 
 def _refused(reason: Reason, message: str, busy_ns: int, estimated: bool = False) -> Response:
@@ -151,4 +170,4 @@ def _refused(reason: Reason, message: str, busy_ns: int, estimated: bool = False
     lines = b"%b: %b\r\n%b: %d\r\n" % (wire.REASON, reason.word.encode(), wire.BUSY, busy_ns)
     if estimated:
         lines += wire.ESTIMATED + b": 1\r\n"
-    return Response(HTTP_STATUS[reason], _JSON % len(body) + lines, [body])
+    return _json(HTTP_STATUS[reason], body, lines)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from servery.host.clock import Clock
+from servery.host.shared import Shared, Spare
 from servery.targets.address import Address
 from servery.targets.connection import Chunk, Connection, Reply
 from servery.terms.change import Version
@@ -31,18 +32,25 @@ log = logging.getLogger("servery.targets")
 
 # What a Replica says that another one of the set may not say.
 _ELSEWHERE = {reason.word for reason in (Reason.NO_ROOM, Reason.DRAINING, Reason.WARMING, Reason.MODEL_UNAVAILABLE)}
+# Memory to share that is kept for the next calls of a Version.
+_SPARE_BYTES = 64 << 20
 _WORDS = {reason.word for reason in Reason}
 
 
 class OipJob:
     """A call under way: an Asker of the connection that it is on."""
 
-    __slots__ = ("_target", "address", "body", "busy_ns", "call", "connecting", "connection", "future", "lost", "tried")
+    __slots__ = (
+        "_target", "address", "blocks", "busy_ns", "call", "connecting", "connection", "future", "head", "lost", "shared",
+        "tried",
+    )  # fmt: skip
 
-    def __init__(self, target: OipTarget, call: Call, body: tuple[list[Chunk], int]) -> None:
+    def __init__(self, target: OipTarget, call: Call, head: Chunk, blocks: Sequence[Chunk]) -> None:
         self.future: asyncio.Future[Called] = asyncio.get_running_loop().create_future()
         self.call = call
-        self.body = body
+        self.head = head
+        self.blocks = blocks
+        self.shared: Shared | None = None  # where the blocks are, if they don't travel with the head
         self.address: Address | None = None
         self.connection: Connection | None = None
         self.connecting: asyncio.Task[None] | None = None
@@ -73,6 +81,9 @@ class OipTarget:
         self._head = f"POST {path} HTTP/1.1\r\nhost: replica\r\n".encode()
         self._gone = False
         self._turn = 0
+        self._shares = True
+        self._spare = Spare(_SPARE_BYTES)
+        self._large = False  # the last answer was large: the next one may be, and gets memory to share
 
     @property
     def name(self) -> str:
@@ -112,7 +123,11 @@ class OipTarget:
         """Take no more calls, and let the Replicas see that this worker needs them no more."""
         self._gone = True
         for address in self._addresses:
+            for job in tuple(address.jobs):
+                if isinstance(job, OipJob):
+                    self._end(job, self.give_up(job))
             await address.drain()
+        self._spare.close()
 
     def uptimes(self, run: str, now_ns: int) -> list[Uptime]:  # noqa: ARG002
         """From when to when each Replica was ready. Its own run names the line, so that all workers write the same one."""
@@ -134,7 +149,8 @@ class OipTarget:
 
     def submit(self, call: Call) -> OipJob | None:
         """Send a call. Its queue is the Replica's own, so that there is one for all workers."""
-        job = OipJob(self, call, wire.encode_call(call, self._datatypes))
+        (head, *blocks), _ = wire.encode_call(call, self._datatypes)
+        job = OipJob(self, call, head, blocks)
         self._dispatch(job)
         return job
 
@@ -146,6 +162,7 @@ class OipTarget:
             job.connecting.cancel()
         if job.connection is not None:
             job.connection.close()
+        _unshare(job)
         return Called({}, busy_ns, Reason.DEADLINE_EXCEEDED.word, estimated=busy_ns > 0)
 
     def _dispatch(self, job: OipJob) -> None:
@@ -187,32 +204,55 @@ class OipTarget:
 
     def _send(self, job: OipJob, connection: Connection) -> None:
         job.connection = connection
-        chunks, json_length = job.body
-        size = sum([len(chunk) for chunk in chunks])
+        size = sum([len(block) for block in job.blocks])
+        shared = self._share(job) if self._shares and (self._large or size >= wire.LARGE_BYTES) else None
         head = wire.encode_call_head(job.call, max(job.call.deadline_ns - self._clock.steady_ns(), 1))
-        lines = b"content-length: %d\r\n%b: %d\r\n%b: %b\r\n\r\n" % (
-            size,
+        lines = b"content-length: %d\r\n%b: %d\r\n%b: %b\r\n" % (
+            len(job.head) + (size if shared is None else 0),
             wire.JSON_LENGTH,
-            json_length,
+            len(job.head),
             wire.CALL,
             head,
         )
-        connection.send(job, (self._head, lines, *chunks))
+        if shared is None:
+            connection.send(job, (self._head, lines, b"\r\n", job.head, *job.blocks))
+        else:
+            connection.send(job, (self._head, lines, b"%b: %b\r\n\r\n" % (wire.SHARED, shared.name), job.head))
+
+    def _share(self, job: OipJob) -> Shared | None:
+        """The blocks of a call in memory that the Replica can reach; None where there is none to be had."""
+        try:
+            job.shared = self._spare.take()
+            job.shared.write(job.blocks, 0)
+        except OSError as error:
+            log.warning("no memory to share with Replicas of %s: %s", self.model, error)
+            _unshare(job)
+        return job.shared
 
     def replied(self, job: OipJob, connection: Connection, reply: Reply) -> None:
         address = job.address
         assert address is not None
         address.put_back(connection)
         address.jobs.pop(job, None)
-        job.address = None
-        called = _called(reply, job.busy_ns)
+        job.address = job.connection = None
+        if wire.UNSHARED in reply.headers and job.shared is not None:
+            log.warning("%s: %s; large tensors go through the socket", self.model, wire.decode_error(reply.body))
+            self._shares = False
+            _unshare(job)
+            job.tried.remove(address)
+            self._dispatch(job)
+            return
+        called = _called(reply, job)
+        if job.shared is not None:
+            self._spare.give(job.shared)
+            job.shared = None
+        self._large = len(reply.body) >= wire.LARGE_BYTES or wire.SHARED in reply.headers
         if called.failure in _ELSEWHERE and len(job.tried) < len(self._addresses):
             self._dispatch_again(job, called)
         else:
             self._end(job, called)
 
     def _dispatch_again(self, job: OipJob, called: Called) -> None:
-        job.connection = None
         if self._pick(job) is None:
             self._end(job, called)
         else:
@@ -221,6 +261,7 @@ class OipTarget:
     def cut(self, job: OipJob) -> None:
         """The Replica died with this call in it."""
         self._leave(job)
+        _unshare(job)
         job.connection = None
         if job.lost or self._gone:
             self._end(job, _died(job))
@@ -245,16 +286,32 @@ def _died(job: OipJob) -> Called:
     return Called({}, job.busy_ns, Reason.MODEL_FAILED.word, message, estimated=job.busy_ns > 0)
 
 
-def _called(reply: Reply, before_ns: int) -> Called:
-    """What a reply says; `before_ns` is what a Replica that died may have spent on the call."""
-    headers = reply.headers
+def _unshare(job: OipJob) -> None:
+    """Its Replica may still use that memory: nobody else gets it."""
+    if job.shared is not None:
+        job.shared.close()
+        job.shared = None
+
+
+def _outputs(reply: Reply, job: OipJob) -> dict[str, Array]:
+    """The outputs of an answer. Refusal, msgspec.DecodeError, ValueError, OSError for what is none."""
+    if wire.SHARED in reply.headers and (shared := job.shared) is not None:
+        return wire.decode_outputs(reply.body, lambda size: shared.read(0, size))
+    length = int(reply.headers.get(wire.JSON_LENGTH, b"0"))
+    body = memoryview(reply.body)
+    return wire.decode_outputs(body[:length], lambda _: body[length:])
+
+
+def _called(reply: Reply, job: OipJob) -> Called:
+    """What a reply says."""
+    headers, before_ns = reply.headers, job.busy_ns
     busy = headers.get(wire.BUSY, b"0")
     busy_ns = before_ns + (int(busy) if busy.isdigit() else 0)
     estimated = before_ns > 0 or wire.ESTIMATED in headers
     if reply.status == 200:
         try:
-            outputs = wire.decode_outputs(reply.body, int(headers.get(wire.JSON_LENGTH, b"0")))
-        except (Refusal, msgspec.DecodeError, ValueError) as error:
+            outputs = _outputs(reply, job)
+        except (Refusal, msgspec.DecodeError, ValueError, OSError) as error:
             return Called({}, busy_ns, Reason.WRONG_ANSWER.word, f"its Replica's answer is not understood: {error}")
         return Called(outputs, busy_ns, estimated=estimated)
     word = headers.get(wire.REASON, b"").decode("latin-1")

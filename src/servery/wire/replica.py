@@ -6,7 +6,7 @@ any client of the protocol can call a Replica.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -15,10 +15,17 @@ from servery.terms.statistics import VersionStatistics
 from servery.wire.oip import Chunk
 from servery.wire.tensors import bad, from_binary, to_binary
 
+Read = Callable[[int], memoryview]  # the blocks, of so many bytes in all
+
 CALL = b"servery-call"
 REASON = b"servery-reason"
 BUSY = b"servery-busy-ns"
 ESTIMATED = b"servery-estimated"
+# Large tensors: the blocks aren't in the body but in memory that both share. A call says which;
+# a reply says that they are there.
+SHARED = b"servery-shared"
+LARGE_BYTES = 128 * 1024  # below this a copy through the socket costs no more
+UNSHARED = b"servery-unshared"  # the memory can't be reached from there: send it all
 JSON_LENGTH = b"inference-header-content-length"
 
 
@@ -63,14 +70,17 @@ class _Wanted(msgspec.Struct, gc=False):
     name: str
 
 
-class _AllBinary(msgspec.Struct, gc=False):
+class _AllBinary(msgspec.Struct, frozen=True, gc=False):
     binary_data_output: bool = True
+
+
+_ALL_BINARY = _AllBinary()
 
 
 class _Ask(msgspec.Struct, gc=False):
     inputs: list[_Sent]
     outputs: list[_Wanted]
-    parameters: _AllBinary
+    parameters: _AllBinary = _ALL_BINARY
 
 
 class _Given(msgspec.Struct, gc=False):
@@ -82,8 +92,8 @@ class _Error(msgspec.Struct, gc=False):
     error: str
 
 
-_ALL_BINARY = _AllBinary()
 _encode = msgspec.json.Encoder().encode
+_decode_ask = msgspec.json.Decoder(_Ask).decode
 _decode_given = msgspec.json.Decoder(_Given).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 _decode_call = msgspec.json.Decoder(CallHead).decode
@@ -98,8 +108,17 @@ def encode_call(call: Call, datatypes: Mapping[str, str]) -> tuple[list[Chunk], 
         block = to_binary(datatypes[name], array)
         blocks.append(block)
         heads.append(_Sent(name, datatypes[name], array.shape, _Block(len(block))))
-    head = _encode(_Ask(heads, [_Wanted(name) for name in call.fetch], _ALL_BINARY))
+    head = _encode(_Ask(heads, [_Wanted(name) for name in call.fetch]))
     return [head, *blocks], len(head)
+
+
+def decode_call(text: bytes, read: Read) -> tuple[dict[str, Array], list[str]]:
+    """What `encode_call` wrote: the inputs by name, and the outputs that are wanted. Refusal; and what `read` raises."""
+    try:
+        ask = _decode_ask(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise bad(f"the call is not understood: {error}") from None
+    return _tensors(ask.inputs, read), [wanted.name for wanted in ask.outputs]
 
 
 def encode_call_head(call: Call, timeout_ns: int) -> bytes:
@@ -127,16 +146,20 @@ def encode_outputs(
     return [head, *blocks], len(head)
 
 
-def decode_outputs(body: bytes, json_length: int) -> dict[str, Array]:
-    """The outputs of an answer, by name. Raises Refusal or msgspec.DecodeError for what is none."""
-    given = _decode_given(memoryview(body)[:json_length])
-    outputs: dict[str, Array] = {}
-    at = json_length
-    for head in given.outputs:
+def decode_outputs(text: bytes | memoryview, read: Read) -> dict[str, Array]:
+    """The outputs of an answer, by name. Raises Refusal or msgspec.DecodeError for what is none, and what `read` raises."""
+    return _tensors(_decode_given(text).outputs, read)
+
+
+def _tensors(heads: Sequence[_Sent], read: Read) -> dict[str, Array]:
+    blocks = read(sum([head.parameters.binary_data_size for head in heads]))
+    tensors: dict[str, Array] = {}
+    at = 0
+    for head in heads:
         end = at + head.parameters.binary_data_size
-        outputs[head.name] = from_binary(head.name, head.datatype, list(head.shape), memoryview(body)[at:end])
+        tensors[head.name] = from_binary(head.name, head.datatype, list(head.shape), blocks[at:end])
         at = end
-    return outputs
+    return tensors
 
 
 def decode_error(body: bytes) -> str:
