@@ -73,7 +73,9 @@ class Server:
         self.folder = folder
         self.data = folder / "data"
         self.manifest = folder / "servery.yaml"
-        self.manifest.write_text(json.dumps({"servery": 1, **manifest}))  # JSON is YAML too
+        # Slow models stay in the worker unless a test is about where they run. (JSON is YAML too.)
+        server = {"in_process_ms": 60_000, **manifest.get("server", {})}
+        self.manifest.write_text(json.dumps({"servery": 1, **manifest, "server": server}))
         self._options = options
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Server
-from servery.terms.placement import Placement, placement_of
+from servery.terms.placement import Placement
 from servery.terms.record import Uptime
 from servery.terms.tensors import Signature
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _SHIPPER, _REPLICAS, _WORKERS = range(3)
 _SHIPPER_STOP_S = 30.0
 _CONTROLLER_STOP_S = 10.0
+_FLEET_WORD = "fleet"  # the controller says it once it has written which Replicas are to run
 _FOREVER_S = 1e9  # the callers of a Replica are our own workers: they keep connections, and end them
 # The shipper yields to the workers where both want the same core: Records can wait, callers can't.
 _SHIPPER_NICE = 10
@@ -109,8 +110,18 @@ def supervise(
         drain.grace_s + drain.limit_s + 15.0,
         _WORKERS,
     )
-    replicas = children(snapshot, folder.run, _replica, _REPLICAS)
-    return Supervisor([shipper, controller, *replicas, worker], [http] if grpc is None else [http, grpc], said)
+
+    def everything(replicas: Iterable[Child]) -> list[Child]:
+        return [shipper, controller, *replicas, worker]
+
+    def hear(name: str, word: str) -> None:
+        if name == "controller" and word == _FLEET_WORD:
+            supervisor.want(everything(msgspec.json.decode(folder.fleet.read_bytes(), type=tuple[Child, ...])))
+        said(name, word)
+
+    first = everything(children(snapshot, folder.run, _replica, _REPLICAS))
+    supervisor = Supervisor(first, [http] if grpc is None else [http, grpc], hear)
+    return supervisor
 
 
 def _replica(settings: Path) -> tuple[str, ...]:
@@ -146,10 +157,10 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     manifest = snapshot.manifest
     run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
 
-    def make(model: Model, version: Version, standing: Standing) -> Owned:
+    def make(model: Model, version: Version, standing: Standing, placement: Placement) -> Owned:
         if standing is not Standing.LOADED:
             return Absent(version, standing, lambda: link.tell("wake", version.model))
-        return _target(model, version, folder, clock)
+        return _target(model, version, placement, folder, clock)
 
     def uptimes(now_ns: int) -> list[Uptime]:
         return [line for target in serving.targets for line in target.uptimes(run, now_ns)]
@@ -201,14 +212,16 @@ def _grpc_server(
     return GrpcServer(face, address, min(server.max_body_mb << 20, 2**31 - 1), server.drain.limit_s)
 
 
-def _target(model: Model, version: Version, folder: DataFolder, clock: Clock) -> InProcess | OipTarget:
+def _target(
+    model: Model, version: Version, placement: Placement, folder: DataFolder, clock: Clock
+) -> InProcess | OipTarget:
     """How a worker calls a Version."""
     from servery.fleet.processes import sockets
     from servery.targets.in_process import InProcess
     from servery.targets.oip import OipTarget
 
-    if placement_of(model) is Placement.REPLICAS:
-        return OipTarget(model, version, sockets(folder.run, model, version), clock)
+    if placement is Placement.REPLICAS:
+        return OipTarget(model, version, sockets(folder.run, model, version, model.replicas or 1), clock)
     return InProcess(model, version, _loader(model, version), clock)
 
 
@@ -256,7 +269,7 @@ def _sklearn(model: Model, version: Version, signature: Signature) -> Runtime:
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     """The controller: the admin API, and the one who publishes."""
-    from servery.control.apply import read_snapshot
+    from servery.control.apply import read_snapshot, write_whole
     from servery.control.loop import Again, Controller
     from servery.host.asgi import HttpServer
     from servery.host.channel import listen_at
@@ -265,8 +278,11 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     start_logs("controller")
     folder = DataFolder(Path(settings.data))
 
-    async def prepare(snapshot: Snapshot) -> Snapshot:
-        return snapshot
+    def fleet(snapshots: Sequence[Snapshot]) -> None:
+        """Have the supervisor run what these need, and nothing else."""
+        needed = {child: None for one in snapshots for child in children(one, folder.run, _replica, _REPLICAS)}
+        write_whole(folder.fleet, msgspec.json.encode(list(needed)))
+        lifeline.say(_FLEET_WORD)
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -276,7 +292,7 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         loop.add_signal_handler(NOW, stop.set)
         lifeline.when_ended(stop.set)
         snapshot = read_snapshot(folder.snapshot)
-        controller = Controller(folder, Path(settings.manifest), snapshot, prepare, lambda _: None)
+        controller = Controller(folder, Path(settings.manifest), snapshot, fleet)
         admin = HttpServer(AdminFace(controller), listen_at(folder.admin), 20.0, 1.0)
         services = Services([controller, admin])
         await services.start()

@@ -34,7 +34,8 @@ def declared(versions: Mapping[str, Any], **server: Any) -> dict[str, Any]:
 
 
 def write(server: Living, manifest: Mapping[str, Any]) -> None:
-    server.manifest.write_text(json.dumps({"servery": 1, **manifest}))
+    settings = {"in_process_ms": 60_000, **manifest.get("server", {})}
+    server.manifest.write_text(json.dumps({"servery": 1, **manifest, "server": settings}))
 
 
 def apply(server: Living, code: int = 0) -> str:

@@ -13,11 +13,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from servery import wiring
-from servery.control.apply import check, next_epoch, publish
+from servery.control.apply import check, next_epoch, publish, read_took
 from servery.host.logs import start_logs
 from servery.host.ports import address_of, hold
 from servery.host.settings import DataFolder, FolderTaken
 from servery.host.supervisor import is_loopback, listen
+from servery.terms.placement import place
 
 
 def up(
@@ -50,7 +51,7 @@ def up(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
     )
     try:
-        snapshot = publish(checked.snapshot(next_epoch(folder)), folder)
+        snapshot = publish(place(checked.snapshot(next_epoch(folder)), read_took(folder.took)), folder)
     except OSError as error:
         _fail_on_folder(folder, error)
     address = _address(listeners.http)

@@ -67,21 +67,33 @@ def next_epoch(folder: DataFolder) -> int:
 
 def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     """Write the Snapshot so that a reader sees the old one or the new one, whole, even after a power cut; OSError."""
-    fresh = folder.snapshot.with_suffix(".new")
-    # Only its owner may read it: it names tenants and the hashes of their keys.
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # a file that was left behind keeps its old mode
-        file.write(msgspec.json.encode(snapshot))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(folder.snapshot)
+    write_whole(folder.snapshot, msgspec.json.encode(snapshot))
     directory = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
     return snapshot
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a synced file in the place of the one at `path`. Only its owner may read it: it may name tenants and keys."""
+    fresh = path.with_suffix(".new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # a file that was left behind keeps its old mode
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def read_took(path: Path) -> dict[str, float]:
+    """What was measured of Versions in earlier runs; nothing where that can't be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, float])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return {}
 
 
 def read_snapshot(path: Path) -> Snapshot:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 
 import msgspec
 
-from servery.control.apply import check, publish
+from servery.control.apply import check, publish, read_took, write_whole
 from servery.control.places import Places
 from servery.control.resolve import resolve
 from servery.control.restart import needs_restart
@@ -20,6 +20,7 @@ from servery.host.channel import Channel, listen_at
 from servery.host.settings import DataFolder
 from servery.terms.change import Change, Served, Snapshot, Standing
 from servery.terms.messages import Acknowledged, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
+from servery.terms.placement import place
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics, latest, together
 
@@ -42,8 +43,7 @@ class Peer:
 
 
 class Controller:
-    """A Service. `prepare` decides where the Versions of a Snapshot run; `fleet` starts what these Snapshots need
-    beside the workers, and stops the rest."""
+    """A Service. `fleet` starts the Replicas that these Snapshots need, and drains all others."""
 
     name = "controller"
     unready = ""
@@ -53,14 +53,13 @@ class Controller:
         folder: DataFolder,
         manifest: Path,
         snapshot: Snapshot,
-        prepare: Callable[[Snapshot], Awaitable[Snapshot]],
         fleet: Callable[[Sequence[Snapshot]], None],
     ) -> None:
         self.snapshot = snapshot
         self.peers: list[Peer] = []
         self._folder = folder
         self._manifest = manifest
-        self._prepare = prepare
+        self._took_ns = read_took(folder.took)
         self._fleet = fleet
         self._changing = asyncio.Lock()
         self._moved = asyncio.Event()
@@ -71,13 +70,9 @@ class Controller:
         self._asked: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen for workers; decide what the Snapshot that is already published leaves open."""
+        """Listen for workers. The Snapshot that is published already has its Replicas."""
+        self._fleet([self.snapshot])
         self._server = await asyncio.start_unix_server(self._meet, sock=listen_at(self._folder.control))
-        async with self._changing:
-            self._fleet([self.snapshot])
-            prepared = await self._prepare(self.snapshot)
-            if prepared != self.snapshot:
-                await self._publish(prepared.models)
 
     async def drain(self) -> None:
         if self._server is not None:
@@ -178,7 +173,7 @@ class Controller:
         """Put the next Snapshot into effect everywhere, or go back to the one before."""
         old = self.snapshot
         new = msgspec.structs.replace(wanted or old, epoch=old.epoch + 1, models=models)
-        new = await self._prepare(new)
+        new = place(new, self._took_ns)
         if problem := await self._swap(new, [old, new]):
             log.error("epoch %d can't be served, and the one before goes on: %s", new.epoch, problem)
             back = msgspec.structs.replace(old, epoch=new.epoch + 1)
@@ -222,12 +217,14 @@ class Controller:
 
     def _hear(self, peer: Peer, message: AnyMessage) -> None:
         match message:
-            case Hello(worker, epoch):
+            case Hello(worker, epoch, took_ns):
                 peer.name, peer.epoch = worker, epoch
                 self.peers.append(peer)
+                self._learn(took_ns)
                 if epoch < self.snapshot.epoch:
                     peer.channel.send(Published(self.snapshot.epoch))
-            case Acknowledged(epoch, problems):
+            case Acknowledged(epoch, problems, took_ns):
+                self._learn(took_ns)
                 peer.epoch = epoch if not problems else peer.epoch
                 self._failed.update(problems)
             case Counted(number, statistics):
@@ -239,6 +236,20 @@ class Controller:
             case _:
                 log.warning("%s said what only the controller says", peer.name)
         self._moved.set()
+
+    def _learn(self, took_ns: dict[str, float]) -> None:
+        """What a call takes is measured once for the same bytes; what is too slow for a worker moves to a Replica."""
+        fresh = {what: ns for what, ns in took_ns.items() if what not in self._took_ns}
+        if fresh:
+            self._took_ns |= fresh
+            self._in_background(self._settle_in())
+
+    async def _settle_in(self) -> None:
+        async with self._changing:
+            await asyncio.to_thread(write_whole, self._folder.took, msgspec.json.encode(self._took_ns))
+            if place(self.snapshot, self._took_ns) != self.snapshot:
+                log.info("what takes longer than server.in_process_ms moves to Replicas")
+                await self._publish(self.snapshot.models)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from servery.control.places import Places, at
 from servery.terms.change import Problem
 from servery.terms.manifest import DeclaredTensor, Model
-from servery.terms.placement import Placement, placement_of
+from servery.terms.placement import declared_apart
 
 # By key: what may be written there, and the runtimes that can't do without it.
 _KEYS = {
@@ -42,7 +42,7 @@ def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
             others = ", ".join(f"`{runtime}`" for runtime, uses in _USES.items() if key in uses)
             message = f"`{key}` does nothing for the runtime `{model.runtime}`"
             yield places.problem(at(where, key), message, f"remove it; it is for {others}")
-    if model.memory_mb is not None and placement_of(model) is Placement.IN_PROCESS:
+    if model.memory_mb is not None and not declared_apart(model):
         message = "`memory_mb` bounds a Replica, but this model runs in the workers"
         yield places.problem(at(where, "memory_mb"), message, "remove it, or write `isolation: dedicated`")
     yield from _twice(model.inputs, at(where, "inputs"), places)

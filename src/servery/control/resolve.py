@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,14 @@ def read_version(name: str, model: Model, number: int, path: Path) -> Version:
     known = artifact.signature.outputs and (artifact.signature.inputs or model.runtime == "onnx")
     signature = artifact.signature if known else None
     unsaid = "" if signature else "its inputs or its outputs are not declared"
-    return Version(name, str(number), artifact.digest, str(path), files, signature, unsaid)
+    return Version(name, str(number), artifact.digest, str(path), files, signature, unsaid, _size(artifact.files))
+
+
+def _size(files: Iterable[Path]) -> int:
+    try:
+        return sum(file.stat().st_size for file in files)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename} can't be read: {error.strerror}") from None
 
 
 def _pinned(

@@ -27,11 +27,11 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
     drain_limit_s: float
 
 
-def sockets(folder: Path, model: Model, version: Version) -> tuple[Path, ...]:
+def sockets(folder: Path, model: Model, version: Version, count: int) -> tuple[Path, ...]:
     """Where the Replicas of a Version listen. Those of another Version, or run in another way, listen elsewhere."""
     depends = msgspec.json.encode((running(model), version), order="sorted")
     key = hashlib.sha256(depends).hexdigest()[:16]
-    return tuple(folder / f"{key}-{index}.sock" for index in range(replicas_of(model)))
+    return tuple(folder / f"{key}-{index}.sock" for index in range(count))
 
 
 def running(model: Model) -> Model:
@@ -59,7 +59,7 @@ def children(
     for name, model in snapshot.manifest.models.items():
         served = snapshot.models[name]
         for version in served.versions if served.standing is Standing.LOADED else ():
-            for index, socket in enumerate(sockets(folder, model, version)):
+            for index, socket in enumerate(sockets(folder, model, version, replicas_of(model, served, version.number))):
                 label = f"replica {name}/{version.number}#{index}"
                 settings = ReplicaSettings(running(model), version, str(socket), label, drain.limit_s)
                 path = socket.with_suffix(".json")

@@ -28,9 +28,8 @@ log = logging.getLogger("servery.grpc")
 SERVICE = "inference.GRPCInferenceService"
 _END: Any = vars(grpc.aio)["EOF"]  # its types leave it out
 _KEPT = 1024
-# What a Triton server has and this one hasn't, and what to use instead.
 _EXTENSIONS = ("model_repository", "statistics")
-
+# What a Triton server has and this one hasn't, and what to use instead.
 _INSTEAD = {
     "ModelConfig": "a model's inputs and outputs are in ModelMetadata, the rest is in the manifest",
     "TraceSetting": "every request leaves a Record, and logs go to the server's stderr",

@@ -120,7 +120,7 @@ class Link:
 
     async def _converse(self, channel: Channel) -> None:
         self._channel = channel
-        channel.send(Hello(self._run, self._serving.table.epoch))
+        channel.send(Hello(self._run, self._serving.table.epoch, self._serving.took_ns()))
         async for message in channel.receive():
             if isinstance(message, Published):
                 self._news.set()
@@ -166,4 +166,4 @@ class Link:
                 snapshot, problems = None, {"": str(error)}
             if self._channel is not None:
                 epoch = self._serving.table.epoch if snapshot is None else snapshot.epoch
-                self._channel.send(Acknowledged(epoch, problems))
+                self._channel.send(Acknowledged(epoch, problems, self._serving.took_ns()))

@@ -13,6 +13,7 @@ from servery.gateway.table import Table, Target, Tenancy, compile_table
 from servery.host.service import Service
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
+from servery.terms.placement import Placement, placement_of, timed
 from servery.terms.reasons import Reason
 from servery.terms.record import Uptime
 from servery.terms.statistics import VersionStatistics, latest, together
@@ -27,6 +28,10 @@ class Owned(Target, Service, Protocol):
 
     def uptimes(self, run: str, now_ns: int) -> list[Uptime]: ...
     def statistics(self) -> tuple[VersionStatistics, ...]: ...
+    @property
+    def one_row_ns(self) -> float:
+        """What a call of one row takes here; 0 where it isn't known, or doesn't run here."""
+        ...
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -35,6 +40,7 @@ class Made(msgspec.Struct, frozen=True):
     model: Model
     version: Version
     standing: Standing
+    placement: Placement
     target: Owned
 
 
@@ -51,7 +57,7 @@ class Serving:
         self,
         snapshot: Snapshot,
         secret: bytes,
-        make: Callable[[Model, Version, Standing], Owned],
+        make: Callable[[Model, Version, Standing, Placement], Owned],
         ended: Callable[[Owned], None],
     ) -> None:
         self._secret = secret
@@ -84,6 +90,10 @@ class Serving:
     def statistics(self) -> tuple[VersionStatistics, ...]:
         """What has run in this worker since its start."""
         return _all_of((*self._counted, *(part for one in self._all for part in one.target.statistics())))
+
+    def took_ns(self) -> dict[str, float]:
+        """How long a call of one row takes in this worker, by `timed`."""
+        return {timed(one.model, one.version): one.target.one_row_ns for one in self._all if one.target.one_row_ns}
 
     async def start(self) -> None:
         """Load and warm up what the first Snapshot names. What can't be loaded is unavailable; the others serve."""
@@ -134,8 +144,9 @@ class Serving:
             for version in served.versions:
                 key = (name, version.number)
                 one = before.get(key)
-                if one is None or (one.model, one.version, one.standing) != (model, version, served.standing):
-                    one = Made(model, version, served.standing, self._make(declared, version, served.standing))
+                how = (model, version, served.standing, placement_of(declared, served, version.number))
+                if one is None or (one.model, one.version, one.standing, one.placement) != how:
+                    one = Made(*how, self._make(declared, *how[1:]))
                 made[key] = one
         return made
 

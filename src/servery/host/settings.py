@@ -30,6 +30,16 @@ class DataFolder:
         return self.path / "ledger.db"
 
     @property
+    def fleet(self) -> Path:
+        """Which Replicas are to run, as the controller wrote it last."""
+        return self.path / "run" / "fleet.json"
+
+    @property
+    def took(self) -> Path:
+        """How long calls took when Versions were warmed up, so that a new start knows where they run."""
+        return self.path / "took.json"
+
+    @property
     def control(self) -> Path:
         """The socket where workers reach the controller."""
         return self.run / "control.sock"

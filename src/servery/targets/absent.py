@@ -15,6 +15,7 @@ class Absent:
     """The Target of a Version that costs nothing and answers nothing. `wake` is called when a sleeping one is wanted."""
 
     pico_per_hour = 0
+    one_row_ns = 0.0
 
     def __init__(self, version: Version, standing: Standing, wake: Callable[[], None]) -> None:
         self.version = version

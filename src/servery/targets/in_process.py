@@ -56,11 +56,16 @@ class InProcess:
         self.problem = ""
         self._load = load
         self._clock = clock
-        self._fixed_ns = self._row_ns = 0.0
+        self._fixed_ns = self._row_ns = self._warm_ns = 0.0
         self._runtime: Runtime | None = None
         self._since_ns = self._until_ns = 0
         self._lane = Lane(f"model-{version.model}")
         self._batcher = Batcher(self._run, limits_of(model, version.signature), clock, self._lane, ran=self._ran)
+
+    @property
+    def one_row_ns(self) -> float:
+        """What a call of one row took at the warm-up; 0 where that isn't known."""
+        return self._warm_ns if math.isfinite(self._warm_ns) else 0.0
 
     @property
     def name(self) -> str:
@@ -89,6 +94,7 @@ class InProcess:
             self.state = State.UNAVAILABLE
             return
         self._fixed_ns, self._row_ns = warm
+        self._warm_ns = sum(warm)
         self._batcher.warmed(*warm)
         self._runtime = runtime
         self._since_ns = self._clock.wall_ns()

@@ -85,6 +85,8 @@ class OipTarget:
         self._spare = Spare(_SPARE_BYTES)
         self._large = False  # the last answer was large: the next one may be, and gets memory to share
 
+    one_row_ns = 0.0
+
     @property
     def name(self) -> str:
         return f"model {self.model}"

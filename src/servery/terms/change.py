@@ -44,6 +44,7 @@ class Version(msgspec.Struct, frozen=True):
     files: tuple[str, ...] = ()  # the artifact and its weights, in the order of the digest
     signature: Signature | None = None
     problem: str = ""
+    size: int = 0  # bytes of its files
 
     @property
     def name(self) -> str:
@@ -68,6 +69,7 @@ class Served(msgspec.Struct, frozen=True):
     versions: tuple[Version, ...]
     labels: dict[str, str] = {}  # label → number
     standing: Standing = Standing.LOADED
+    apart: tuple[str, ...] = ()  # numbers that run in Replicas, though the declaration leaves it open
 
     @property
     def latest(self) -> Version:

@@ -352,6 +352,16 @@ class Server(Declared, frozen=True):
     concurrency_per_worker: Annotated[Count, Meta(description="requests that one worker runs at once")] = 256
     queue_per_worker: Annotated[int, Meta(ge=0, description="requests that may wait for a turn in one worker")] = 1024
     drain: Drain = Drain()
+    in_process_ms: Annotated[
+        Positive,
+        Meta(
+            description="a model whose call of one row takes up to this long runs in each worker; slower ones run apart"
+        ),
+    ] = 1.0
+    in_process_mb: Annotated[
+        Count,
+        Meta(description="an artifact up to this size, in MiB, may be loaded into each worker; larger ones run apart"),
+    ] = 512
 
 
 class Records(Declared, frozen=True):

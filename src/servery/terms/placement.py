@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
-from servery.terms.manifest import Model
+import msgspec
+
+from servery.terms.change import Served, Snapshot, Version
+from servery.terms.manifest import Manifest, Model
 
 
 class Placement(enum.Enum):
@@ -14,13 +18,44 @@ class Placement(enum.Enum):
     REPLICAS = "replicas"
 
 
-def placement_of(model: Model) -> Placement:
-    """Replicas where the declaration asks for them, for whatever may run a user's code, and on a GPU."""
-    if model.isolation == "dedicated" or model.replicas is not None or model.runtime != "onnx" or model.device != "cpu":
+def declared_apart(model: Model) -> bool:
+    """Whether its Versions run in Replicas, whatever is measured."""
+    return (
+        model.isolation == "dedicated" or model.replicas is not None or model.runtime != "onnx" or model.device != "cpu"
+    )
+
+
+def placement_of(model: Model, served: Served, number: str) -> Placement:
+    """Replicas where the declaration asks for them, for whatever may run a user's code, on a GPU, and by measurement."""
+    if declared_apart(model) or number in served.apart:
         return Placement.REPLICAS
     return Placement.IN_PROCESS
 
 
-def replicas_of(model: Model) -> int:
-    """How many copies of each Version run in processes of their own."""
-    return (model.replicas or 1) if placement_of(model) is Placement.REPLICAS else 0
+def replicas_of(model: Model, served: Served, number: str) -> int:
+    """How many copies of a Version run in processes of their own."""
+    return (model.replicas or 1) if placement_of(model, served, number) is Placement.REPLICAS else 0
+
+
+def place(snapshot: Snapshot, took_ns: Mapping[str, float]) -> Snapshot:
+    """`snapshot` with every Version apart that a worker must not run: too slow by `took_ns` (by `timed`), or too large."""
+    manifest = snapshot.manifest
+    models = {
+        name: msgspec.structs.replace(served, apart=tuple(_apart(manifest, manifest.models[name], served, took_ns)))
+        for name, served in snapshot.models.items()
+    }
+    return msgspec.structs.replace(snapshot, models=models)
+
+
+def timed(model: Model, version: Version) -> str:
+    """What a measured time holds for: these bytes, with so many threads."""
+    return f"{version.digest}/{model.threads}"
+
+
+def _apart(manifest: Manifest, model: Model, served: Served, took_ns: Mapping[str, float]) -> list[str]:
+    most_ns, share = manifest.server.in_process_ms * 1e6, manifest.server.in_process_mb * 2**20
+    return [
+        version.number
+        for version in served.versions
+        if not declared_apart(model) and (took_ns.get(timed(model, version), 0.0) > most_ns or version.size > share)
+    ]
