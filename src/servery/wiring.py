@@ -330,7 +330,7 @@ def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
 
     async def serve() -> None:
         life = Life(loaded, settings.drain_limit_s, lifeline.say)
-        running = Running(loaded, run, settings.model.call_limit_s, life.hung, clock)
+        running = Running(loaded, run, settings.model.call_limit_s, life, clock)
         if (most_mb := settings.model.memory_mb) is not None:
             if settings.model.device == "cpu":  # CUDA reserves far more than it takes
                 limit_data((2 * most_mb + _RESERVED_MB) << 20)

@@ -19,6 +19,7 @@ from servery.host.asgi import HttpServer
 from servery.host.channel import listen_at
 from servery.host.clock import Clock
 from servery.replica.app import ReplicaApp
+from servery.replica.life import Life
 from servery.replica.running import Running
 from servery.targets.in_process import InProcess
 from servery.targets.oip import OipTarget
@@ -79,7 +80,7 @@ def there(folder: Path) -> Make:
         """A Replica that lives in our own event loop."""
         clock = Clock()
         loaded = InProcess(model, version, load, clock)
-        running = Running(loaded, "its-run", 60.0, lambda: None, clock)
+        running = Running(loaded, "its-run", 60.0, Life(loaded, 1.0, lambda _: None), clock)
         path = folder / "replica.sock"
         app = ReplicaApp(running, version.signature or Signature((), ()))
         server = HttpServer(app, listen_at(path), 1e9, 1.0, 1e9)

@@ -121,7 +121,7 @@ def test_a_call_that_hangs_harms_nobody_else(tmp_path: Path) -> None:
         assert hanging.status() == 502
         assert process_of(await_answer(server, "moody", moody_body(1))) != before
         assert {answer.status for answer in quick.stop()} == {200}
-        assert server.log_lines(r"moody ran one call for longer than 0.5 s \(call_limit_s\)")
+        assert server.log_lines(r"moody: one call ran for longer than 0.5 s \(call_limit_s\); this Replica is replaced")
         assert server.log_lines("the replica moody/1#0 ended with exit code 75")
         assert server.stop() == 0
     found = rows(server.data / "ledger.db", "SELECT reason, count(*) FROM records WHERE outcome = 'failed' GROUP BY 1")

@@ -334,6 +334,14 @@ class HttpServer:
         """Connections that are open now, whether or not a request is under way."""
         return len(self._server.server_state.connections)
 
+    def part(self) -> None:
+        """Close the connections on which nothing is under way."""
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, Protocol):
+                state, _ = self._state_of(connection)
+                if state is not None and state[0] in ("new", "idle"):
+                    connection.transport.close()
+
     def abort(self) -> None:
         """Stop waiting for what is in flight."""
         self._server.force_exit = True

@@ -17,7 +17,7 @@ log = logging.getLogger("servery.replica")
 
 _LOOK_S = 0.05
 _LAST_WORDS_S = 0.2  # for the answers that are written before a Replica ends itself
-HUNG = 75  # the exit code of a Replica whose model hangs
+REPLACE_ME = 75  # the exit code of a Replica that can't go on
 
 
 class Loading(Service, Protocol):
@@ -32,16 +32,23 @@ class Life:
         self._limit_s = drain_limit_s
         self._report = report
         self._stopping = asyncio.Event()
+        self._server: HttpServer | None = None
 
     def stop(self) -> None:
         self._stopping.set()
 
-    def hung(self) -> None:
+    def part(self) -> None:
+        """Close what is open and idle: to callers, that is the end of this Replica."""
+        if self._server is not None:
+            self._server.part()
+
+    def end(self) -> None:
         """End this process, once what can be answered is: a thread that hangs can't be waited for."""
         asyncio.get_running_loop().call_later(_LAST_WORDS_S, _end)
 
     async def run(self, server: HttpServer, running: Running) -> None:
         """Until `stop`, and then until no worker is connected any more, within the drain's limit."""
+        self._server = server
         loop = asyncio.get_running_loop()
         await running.start()
         await server.start()
@@ -65,4 +72,4 @@ class Life:
 
 def _end() -> None:
     sys.stderr.flush()
-    os._exit(HUNG)
+    os._exit(REPLACE_ME)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -20,7 +19,7 @@ from servery.wire.replica import State
 log = logging.getLogger("servery.replica")
 
 _FOREVER_NS = 2**62
-_REPLACED = Called({}, 0, Reason.WARMING.word, "a call hangs in its Replica, which is replaced")
+_REPLACED = Called({}, 0, Reason.WARMING.word, "its Replica is being replaced")
 _LOOKS = 8  # in the time that a call may take
 _LAST_CALLS_S = 5.0  # for the calls that are in a Replica that takes too much memory
 _IDLE_LOOK_S = 0.02
@@ -51,21 +50,33 @@ class Loaded(Protocol):
     def give_up(self, job: Any) -> Called: ...
 
 
+class Process(Protocol):
+    """The process that all of this is in."""
+
+    def part(self) -> None:
+        """Let callers see at once that no more calls are taken here."""
+        ...
+
+    def end(self) -> None:
+        """End, once what is answered has been sent."""
+        ...
+
+
 class Running:
-    """The calls of one Version. When one runs longer than `call_limit_s`, all are answered and `hung` is called:
-    what hangs in a thread can't be ended but with its process.
+    """The calls of one Version. When one runs longer than `call_limit_s`, all are answered and the process ends:
+    what hangs in a thread can't be ended in another way.
     """
 
     name = "calls"
     unready = ""
 
-    def __init__(self, loaded: Loaded, run: str, call_limit_s: float, hung: Callable[[], None], clock: Clock) -> None:
+    def __init__(self, loaded: Loaded, run: str, call_limit_s: float, process: Process, clock: Clock) -> None:
         self.version = loaded.version
         self.draining = False
         self._loaded = loaded
         self._run = run
         self._limit_s = call_limit_s
-        self._hung = hung
+        self._process = process
         self._clock = clock
         self._jobs: set[Job] = set()
         self._over: asyncio.Future[None] | None = None  # done when this process is about to end
@@ -76,6 +87,8 @@ class Running:
     def state(self) -> State:
         refusal = self._loaded.refusal
         since_ns = self._loaded.since_ns
+        if self._retired:
+            return State(False, self._run, Reason.WARMING.word, f"{self._retired}; it is replaced", since_ns)
         if self.draining:
             return State(False, self._run, Reason.DRAINING.word, "it is stopping", since_ns)
         if refusal is not None:
@@ -101,7 +114,7 @@ class Running:
         if refusal is not None:
             return Called({}, 0, refusal.word, loaded.unready)
         assert self._over is not None
-        if self._over.done() or self._retired:
+        if self._retired:
             return _REPLACED
         job: Job | None = loaded.submit(call)
         if job is None:
@@ -123,37 +136,40 @@ class Running:
 
     def retire(self, why: str) -> None:
         """Take no more calls, and end this process when those that are here have their answer, or have had their time."""
-        if not self._retired:
-            self._retired = why
-            self.draining = True
-            log.error("%s: %s; this Replica is replaced", self.version.model, why)
+        if self._retire(why):
             self._when_idle(asyncio.get_running_loop().time() + _LAST_CALLS_S)
+
+    def _retire(self, why: str) -> bool:
+        """Take no more calls; whether that is news."""
+        if self._retired:
+            return False
+        self._retired = why
+        self._process.part()
+        log.error("%s: %s; this Replica is replaced", self.version.model, why)
+        return True
 
     def _when_idle(self, until: float) -> None:
         loop = asyncio.get_running_loop()
         if self._jobs and loop.time() < until:
             loop.call_later(_IDLE_LOOK_S, self._when_idle, until)
-        elif self._over is not None and not self._over.done():
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if self._over is not None and not self._over.done():
             self._over.set_result(None)
-            self._hung()
+            self._process.end()
 
     def _cut(self, job: Job, called: Called) -> Called:
         """What a call is answered when its Replica ends: those that ran failed, and the others may go elsewhere."""
         if not job.started_ns:
             return _REPLACED
-        message = self._retired or f"the model ran for longer than {self._limit_s:g} s (call_limit_s)"
-        return Called({}, called.busy_ns, Reason.MODEL_FAILED.word, message, called.estimated)
+        return Called({}, called.busy_ns, Reason.MODEL_FAILED.word, self._retired, called.estimated)
 
     def _watch(self) -> None:
         now = self._clock.steady_ns()
         hanging = [job for job in self._jobs if job.started_ns and now - job.started_ns > self._limit_s * 1e9]
-        if hanging and self._over is not None and not self._over.done():
-            log.error(
-                "%s ran one call for longer than %g s (call_limit_s); this Replica is replaced",
-                self.version.model,
-                self._limit_s,
-            )
-            self._over.set_result(None)
-            self._hung()
+        if hanging and self._retire(f"one call ran for longer than {self._limit_s:g} s (call_limit_s)"):
+            self._end()
             return
         self._look = asyncio.get_running_loop().call_later(self._limit_s / _LOOKS, self._watch)
