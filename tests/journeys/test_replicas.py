@@ -35,8 +35,8 @@ def process_of(reply: Reply) -> int:
 
 
 def await_answer(server: Server, name: str, body: str) -> Reply:
-    """The first answer that is none of "not now"."""
-    return until(lambda: reply if (reply := server.infer(name, body.encode())).status != 503 else None)
+    """The first answer that is neither "not now" nor a call that the end of a Replica cut short."""
+    return until(lambda: reply if (reply := server.infer(name, body.encode())).status not in (502, 503) else None)
 
 
 def await_all(server: Living, count: int) -> set[int]:

@@ -153,7 +153,7 @@ def test_errors_carry_our_message(client: triton.InferenceServerClient) -> None:
     fails("503", "missing.onnx does not exist", "missing", x)
     fails("415", "gzip", "same", x, request_compression_algorithm="gzip")
     with pytest.raises(InferenceServerException, match="there is nothing at"):
-        client.get_model_repository_index()
+        client.get_log_settings()
 
 
 def test_the_asynchronous_client(server: Server) -> None:
