@@ -144,17 +144,27 @@ class Living(Server):
         assert self.process is not None
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if f"servery.wiring {kind}" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    re.search(f"servery.wiring {kind}", " ".join(child.cmdline()))
+                    and child.status() != psutil.STATUS_ZOMBIE
+                ):
                     return child
         return None
 
     def replicas(self) -> list[psutil.Process]:
         """The Replicas that run now."""
+        return self._all("replica")
+
+    def workers(self) -> list[psutil.Process]:
+        """The workers that run now."""
+        return self._all("worker")
+
+    def _all(self, kind: str) -> list[psutil.Process]:
         assert self.process is not None
         found: list[psutil.Process] = []
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if "servery.wiring replica" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                if f"servery.wiring {kind}" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                     found.append(child)
         return found
 

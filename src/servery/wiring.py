@@ -1,6 +1,6 @@
 """The only file that knows the concrete classes: one function per kind of process.
 
-`python -m servery.wiring KIND SETTINGS LIFELINE` is how the supervisor starts the others.
+`python -m servery.wiring KIND SETTINGS LIFELINE LIFE` is how the supervisor starts the others.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def supervise(
     listeners: Listeners,
     said: Callable[[str, str], None],
 ) -> Supervisor:
-    """The supervisor of one worker, the controller, the shipper and the Replicas; OSError. The shipper starts first and stops last.
+    """The supervisor of the workers, the controller, the shipper and the Replicas; OSError. The shipper starts first and stops last.
 
     It shares the folder's `lock`: were the supervisor killed, there would be two shippers otherwise for a moment.
     """
@@ -103,16 +103,19 @@ def supervise(
         _CONTROLLER_STOP_S,
         _SHIPPER,
     )
-    worker = Child(
-        "worker",
-        _command("worker", WorkerSettings(data, http.fileno(), 0, address_of(grpc) if grpc is not None else "")),
-        (http.fileno(),),
-        drain.grace_s + drain.limit_s + 15.0,
-        _WORKERS,
-    )
+    workers = [
+        Child(
+            f"worker-{number}",
+            _command("worker", WorkerSettings(data, http.fileno(), number, "" if grpc is None else address_of(grpc))),
+            (http.fileno(),),
+            drain.grace_s + drain.limit_s + 15.0,
+            _WORKERS,
+        )
+        for number in range(snapshot.workers)
+    ]
 
     def everything(replicas: Iterable[Child]) -> list[Child]:
-        return [shipper, controller, *replicas, worker]
+        return [shipper, controller, *replicas, *workers]
 
     def hear(name: str, word: str) -> None:
         if name == "controller" and word == _FLEET_WORD:
@@ -192,7 +195,8 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         if settings.grpc:
             faces.append(_grpc_server(settings.grpc, pipeline, repository, worker, manifest.server))
         lifeline.when_ended(worker.stop)
-        await worker.run(faces)
+        # Where others serve meanwhile, callers are theirs until this one is ready too.
+        await worker.run(faces, early=lifeline.life == 0 or snapshot.workers == 1)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
@@ -371,11 +375,11 @@ def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
 
 
 def main() -> None:
-    """Run one process: KIND SETTINGS LIFELINE."""
+    """Run one process: KIND SETTINGS LIFELINE LIFE."""
     from servery.control.apply import SnapshotError
 
-    kind, settings, descriptor = sys.argv[1:4]
-    lifeline = Lifeline(int(descriptor))
+    kind, settings, descriptor, life = sys.argv[1:5]
+    lifeline = Lifeline(int(descriptor), int(life))
     try:
         if kind == "worker":
             run_worker(msgspec.json.decode(settings, type=WorkerSettings), lifeline)

@@ -83,7 +83,7 @@ def test_a_replica_is_billed_once_whoever_calls_it(tmp_path: Path) -> None:
         began = time.time_ns()
         until(answers)
         server.child("worker").kill()  # the Replica lives on
-        until(lambda: server.log_lines("the worker ended"))
+        until(lambda: server.log_lines("the worker-0 ended"))
         server.await_ready()
         until(answers)
         server.replicas()[0].kill()

@@ -63,7 +63,7 @@ def kill_again_and_again(folder: Path, times: int) -> None:
         assert server.stop() == 0
         check_ledger(server, answers, kills)
         check_door(answers)
-        assert len(server.log_lines("the worker ended by signal 9; it starts again")) == times
+        assert len(server.log_lines("the worker-0 ended by signal 9; it starts again")) == times
 
 
 @pytest.mark.parametrize("part", range(4))

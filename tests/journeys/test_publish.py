@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> DataFolder:
 
 
 def test_what_is_published_is_what_is_read(checked: Checked, folder: DataFolder) -> None:
-    snapshot = publish(checked.snapshot(next_epoch(folder)), folder)
+    snapshot = publish(checked.snapshot(next_epoch(folder), 1), folder)
     assert read_snapshot(folder.snapshot) == snapshot
     assert snapshot.epoch == 1
     assert snapshot.manifest == checked.manifest
@@ -63,7 +63,7 @@ def test_a_manifest_with_an_error_is_not_servable(tmp_path: Path, checked: Check
 
 def test_epochs_count_up_and_start_again_when_the_last_cannot_be_read(checked: Checked, folder: DataFolder) -> None:
     for epoch in (1, 2, 3):
-        assert publish(checked.snapshot(next_epoch(folder)), folder).epoch == epoch
+        assert publish(checked.snapshot(next_epoch(folder), 1), folder).epoch == epoch
     folder.snapshot.write_bytes(b'{"epoch": 9')
     assert next_epoch(folder) == 1
 
@@ -83,16 +83,16 @@ def test_a_new_file_that_was_left_behind_is_written_over_and_keeps_no_open_mode(
     left = folder.path / "snapshot.new"
     left.write_text("x" * 100_000)
     left.chmod(0o644)
-    snapshot = publish(checked.snapshot(1), folder)
+    snapshot = publish(checked.snapshot(1, 1), folder)
     assert read_snapshot(folder.snapshot) == snapshot
     assert folder.snapshot.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_snapshot_that_cannot_be_written_leaves_the_old_one(checked: Checked, folder: DataFolder) -> None:
-    first = publish(checked.snapshot(1), folder)
+    first = publish(checked.snapshot(1, 1), folder)
     (folder.path / "snapshot.new").mkdir()
     with pytest.raises(IsADirectoryError):
-        publish(checked.snapshot(2), folder)
+        publish(checked.snapshot(2, 1), folder)
     assert read_snapshot(folder.snapshot) == first
 
 

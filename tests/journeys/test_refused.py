@@ -113,7 +113,7 @@ def test_a_child_that_cannot_start_says_why_until_it_can(tmp_path: Path) -> None
         snapshot.write_bytes(b"{")
         server.child("worker").kill()
         until(lambda: server.log_lines(r"worker.* ERROR .*snapshot\.json is not a snapshot"), said=server.written)
-        until(lambda: server.log_lines("the worker ended with exit code 1"), said=server.written)
+        until(lambda: server.log_lines("the worker-0 ended with exit code 1"), said=server.written)
         snapshot.write_bytes(whole)
         server.await_ready()
         assert server.stop() == 0

@@ -14,6 +14,7 @@ import typer
 
 from servery import wiring
 from servery.control.apply import check, next_epoch, publish, read_took
+from servery.host.cores import usable_cores
 from servery.host.logs import start_logs
 from servery.host.ports import address_of, hold
 from servery.host.settings import DataFolder, FolderTaken
@@ -32,6 +33,9 @@ def up(
         int | None,
         typer.Option(min=0, max=65535, help="Port of the gRPC face, instead of server.grpc_port; 0: a free one."),
     ] = None,
+    workers: Annotated[
+        str, typer.Option(help="Processes that answer callers, instead of server.workers; auto: one a usable core.")
+    ] = "",
     data: Annotated[Path | None, typer.Option(help="Data folder; default: .servery beside the manifest.")] = None,
 ) -> None:
     """Serve what a manifest declares, until SIGTERM or Ctrl-C; a second one stops at once, with exit code 1."""
@@ -42,6 +46,7 @@ def up(
         raise typer.Exit(1)
     server = checked.manifest.server
     host = host or server.host
+    count = _workers(workers or str(server.workers))
     if not checked.manifest.tenants and not is_loopback(host):
         _fail(f"no tenants are declared, so only loopback is served, not {host}; add a tenant with `servery key new`")
     os.umask(0o077)  # what is written from here on is for its owner only
@@ -51,16 +56,20 @@ def up(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
     )
     try:
-        snapshot = publish(place(checked.snapshot(next_epoch(folder)), read_took(folder.took)), folder)
+        snapshot = publish(place(checked.snapshot(next_epoch(folder), count), read_took(folder.took)), folder)
     except OSError as error:
         _fail_on_folder(folder, error)
     address = _address(listeners.http)
     also = "" if listeners.grpc is None else f" and gRPC on {address_of(listeners.grpc)}"
     start_logs("supervisor")
 
+    words: dict[str, str] = {}
+
     def said(child: str, word: str) -> None:
-        if child == "worker":
-            _say(f"serving on {address}: {word}")
+        if child.startswith("worker-"):
+            words[child] = word
+            if len(words) == count:
+                _say(f"serving on {address}: {'; '.join(dict.fromkeys(words.values()))}")
 
     _say(f"starting on {address}{also} (records in {folder.path}; process {os.getpid()})")
     if not asyncio.run(wiring.supervise(folder, lock, manifest, snapshot, listeners, said).run()):
@@ -74,6 +83,14 @@ def _say(line: str) -> None:
         typer.echo(line)
     except (OSError, ValueError):
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 or the interpreter fails to flush the old one at its end
+
+
+def _workers(wanted: str) -> int:
+    if wanted in ("auto", "0"):
+        return usable_cores()
+    if not (wanted.isascii() and wanted.isdigit() and len(wanted) < 5 and int(wanted) <= 1024):
+        _fail(f"--workers is a number from 1 to 1024, or auto, not {wanted!r}")
+    return int(wanted)
 
 
 def _take(folder: DataFolder) -> int:

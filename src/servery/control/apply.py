@@ -34,10 +34,10 @@ class Checked(msgspec.Struct, frozen=True):
     def digest(self) -> str:
         return self.declared.digest
 
-    def snapshot(self, epoch: int) -> Snapshot:
+    def snapshot(self, epoch: int, workers: int) -> Snapshot:
         """What is published of it."""
         assert self.manifest is not None, "only a manifest without errors is published"
-        return Snapshot(epoch, self.manifest, self.digest, self.models)
+        return Snapshot(epoch, self.manifest, self.digest, self.models, workers)
 
     @property
     def servable(self) -> bool:

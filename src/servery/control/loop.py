@@ -94,7 +94,7 @@ class Controller:
                 problems += tuple(needs_restart(self.snapshot.manifest, checked.manifest, places))
             if problems or checked.manifest is None:
                 return Change(problems=problems, message="the manifest has problems; what was served goes on")
-            wanted = checked.snapshot(0)
+            wanted = checked.snapshot(0, self.snapshot.workers)
             log.info("%s applies %s", by, path)
             change = await self._publish(wanted.models, wanted)
             if change.epoch:

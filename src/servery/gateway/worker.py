@@ -19,16 +19,18 @@ log = logging.getLogger("servery.worker")
 
 
 class Face(Service, Protocol):
-    """A server that callers reach; `abort` stops waiting for what is in flight."""
+    """A server that callers reach. `leave` sends them elsewhere while what they ask is still answered; `abort` stops
+    waiting for what is in flight.
+    """
 
+    async def leave(self) -> None: ...
     def abort(self) -> None: ...
 
 
 class Worker:
     """Serves until it is told to stop; then unready at once, and nothing that was accepted is dropped.
 
-    The faces accept before the models are loaded, so that the process is live while it warms up. `report` tells the
-    supervisor: "ready" or the reasons why not.
+    `report` tells the supervisor: "ready" or the reasons why not.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class Worker:
         self._hurrying.set()
         self._stopping.set()
 
-    async def run(self, faces: Sequence[Face]) -> None:
-        """Start, serve until `stop`, drain.
+    async def run(self, faces: Sequence[Face], early: bool) -> None:
+        """Start, serve until `stop`, drain. With `early`, the faces accept before the models are loaded, so that the
+        process is live while it warms up.
 
         Calls that no longer have a caller may still run in threads: who runs this must not wait for them.
         """
@@ -82,21 +85,17 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(NOW, self.stop_now)
-        for face in faces:
-            await face.start()
-        starting = loop.create_task(self._services.start())
+        starting = loop.create_task(self._start(early))
         stopping = loop.create_task(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            gc.collect()
-            gc.freeze()  # what was loaded stays: the collector need not visit it again
-            self._warming = False
             reasons = self.unready()
             self._report("ready" if not reasons else "unready " + "; ".join(reasons))
             await stopping
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurrying.wait(), self._drain.grace_s)
+        await asyncio.gather(*[face.leave() for face in faces])
         self._pipeline.draining = True
         await asyncio.gather(*[face.drain() for face in faces])  # within one limit
         if not starting.done():  # what has started drains; a load that is under way ends with the process
@@ -104,3 +103,17 @@ class Worker:
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
         await self._services.drain()
+
+    async def _start(self, early: bool) -> None:
+        if early:
+            await self._open()
+        await self._services.start()
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not visit it again
+        self._warming = False
+        if not early:
+            await self._open()
+
+    async def _open(self) -> None:
+        for face in self._faces:
+            await face.start()

@@ -35,6 +35,8 @@ _SWEEP_S = 0.5
 _KEEP_ALIVE_S = 75.0
 _BACKLOG = 2048
 _CANCEL_S = 2.0
+# How long a connection may wait for one more request before it is closed under a caller who might just be asking.
+_LEAVE_S = 0.25
 # What one process will hold open; beyond it a new connection is closed at once.
 _MOST_CONNECTIONS = 16_384
 
@@ -99,6 +101,7 @@ class Protocol(HttpToolsProtocol):
     broken: tuple[int, str] | None = None  # what to answer once the requests before it are answered
     begun = False  # the first byte of a request has arrived, but not yet its whole head
     head_bytes = 0  # of a head that came in more than one piece
+    last = False  # the next answer is this connection's last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -151,7 +154,7 @@ class Protocol(HttpToolsProtocol):
             and (cycle is None or cycle.response_complete)
             and self._is_small()
         ):
-            cycle = QuickCycle(parser.should_keep_alive())
+            cycle = QuickCycle(parser.should_keep_alive() and not self.last)
             self.cycle = cycle
             return
         url, headers, expect = self.url, self.headers, self.expect_100_continue
@@ -159,6 +162,8 @@ class Protocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self.last:
+            self.end_after_this()
 
     def _is_small(self) -> bool:
         for name, value in self.headers:
@@ -246,6 +251,13 @@ class Protocol(HttpToolsProtocol):
         elif self.broken is not None:
             self.send_error(*self.broken)
 
+    def end_after_this(self) -> None:
+        """Close the connection with the answer to the request that is under way, or else to the next one."""
+        cycle: Any = self.cycle
+        self.last = True
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+
     @property
     def busy(self) -> bool:
         """Whether a request that arrived whole is being answered."""
@@ -317,6 +329,21 @@ class HttpServer:
                 self._serving.result()
             await asyncio.sleep(0.001)
         self._sweep()
+
+    async def leave(self) -> None:
+        """Accept no more, and tell those who are connected with their next answer; those who ask nothing are let be
+        for a moment, so that hardly any connection is closed under a request that is on its way.
+        """
+        if self._serving is None:
+            return
+        for server in self._server.servers:
+            server.close()
+        connections: set[Any] = self._server.server_state.connections
+        for connection in list(connections):
+            connection.end_after_this()
+        until = asyncio.get_running_loop().time() + _LEAVE_S
+        while connections and asyncio.get_running_loop().time() < until and not self._server.force_exit:
+            await asyncio.sleep(0.005)
 
     async def drain(self) -> None:
         if self._serving is None:

@@ -40,6 +40,7 @@ class GrpcServer:
         self._drain_limit_s = drain_limit_s
         self._server: Any = None
         self._hurrying = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises RuntimeError when the address can't be bound."""
@@ -56,12 +57,19 @@ class GrpcServer:
         self._server.add_insecure_port(self._address)
         await self._server.start()
 
+    async def leave(self) -> None:
+        """Tell all clients to go elsewhere with their next call."""
+        if self._server is not None and self._stopping is None:
+            stop = self._server.stop(self._drain_limit_s + _CANCEL_S)
+            self._stopping = asyncio.get_running_loop().create_task(stop)
+            self._rpcs.end_idle()
+
     async def drain(self) -> None:
-        server, self._server = self._server, None
-        if server is None:
+        await self.leave()
+        server, stopping = self._server, self._stopping
+        self._server = None
+        if server is None or stopping is None:
             return
-        stopping = asyncio.get_running_loop().create_task(server.stop(self._drain_limit_s + _CANCEL_S))
-        self._rpcs.end_idle()
         hurrying = asyncio.get_running_loop().create_task(self._hurrying.wait())
         await asyncio.wait((stopping, hurrying), timeout=self._drain_limit_s, return_when=asyncio.FIRST_COMPLETED)
         hurrying.cancel()

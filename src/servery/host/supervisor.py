@@ -56,10 +56,12 @@ class Child(msgspec.Struct, frozen=True):
 class Lifeline:
     """A child's end of the socket to its supervisor: says how it is, and reads its end when it is to stop.
 
-    Unlike a signal it can't come too early, and it also comes when the supervisor was killed.
+    Unlike a signal it can't come too early, and it also comes when the supervisor was killed. `life` counts the times
+    that the child was started again: 0 at first.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, life: int) -> None:
+        self.life = life
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
 
@@ -105,6 +107,8 @@ class Watched:
         self._line: socket.socket | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._life = 0
+        self._answered = False  # in this life
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._live(), name=self.child.name)
@@ -137,10 +141,13 @@ class Watched:
                 self.process = await asyncio.create_subprocess_exec(
                     *self.child.arguments,
                     str(theirs.fileno()),
+                    str(self._life),
                     pass_fds=(*self.child.descriptors, theirs.fileno()),
                     start_new_session=True,  # a terminal's Ctrl-C is for the supervisor, which stops in order
                 )
             self._line = ours
+            self._life += 1
+            self._answered = False
             if self._stopping.is_set():  # asked for while the process was being made
                 self._end_line()
             loop = asyncio.get_running_loop()
@@ -155,15 +162,15 @@ class Watched:
 
     async def _watch(self, watch: Watch) -> None:
         """Kill the process when it doesn't answer any more; what hangs can't end by itself."""
-        answered, missed = False, 0
+        missed = 0
         while not self._stopping.is_set():
             await asyncio.sleep(watch.interval_s)
             if await get(Path(watch.path), watch.url, watch.limit_s):
-                answered, missed = True, 0
+                self._answered, missed = True, 0
                 continue
             missed += 1
             passed_s = missed * watch.interval_s
-            silent = missed >= watch.threshold and (answered or passed_s > _FIRST_ANSWER_S)
+            silent = missed >= watch.threshold and (self._answered or passed_s > _FIRST_ANSWER_S)
             if silent and not self._stopping.is_set():
                 log.error("the %s didn't answer %d times in a row and is killed", self.child.name, missed)
                 self.signal(signal.SIGKILL)
@@ -180,6 +187,7 @@ class Watched:
         while received := await _receive(loop, line):
             *words, rest = (rest + received).split(b"\n")
             for word in words:
+                self._answered = self._answered or word == b"ready"
                 self._said(self.child.name, word.decode(errors="replace"))
 
     def signal(self, number: int) -> None:

@@ -101,3 +101,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     manifest: Manifest
     manifest_digest: str
     models: dict[str, Served]
+    workers: int = 1  # how many processes answer callers

@@ -349,6 +349,9 @@ class Server(Declared, frozen=True):
     receive_limit_s: Annotated[
         float, Meta(gt=0, le=3600, description="a request must have arrived within this time")
     ] = 20
+    workers: Annotated[
+        int, Meta(ge=0, le=1024, description="processes that answer callers; 0: one for each core that may be used")
+    ] = 1
     concurrency_per_worker: Annotated[Count, Meta(description="requests that one worker runs at once")] = 256
     queue_per_worker: Annotated[int, Meta(ge=0, description="requests that may wait for a turn in one worker")] = 1024
     drain: Drain = Drain()
@@ -360,7 +363,9 @@ class Server(Declared, frozen=True):
     ] = 1.0
     in_process_mb: Annotated[
         Count,
-        Meta(description="an artifact up to this size, in MiB, may be loaded into each worker; larger ones run apart"),
+        Meta(
+            description="an artifact whose copies in all workers take up to this, in MiB, runs in them; larger ones apart"
+        ),
     ] = 512
 
 

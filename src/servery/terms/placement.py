@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from servery.terms.change import Served, Snapshot, Version
-from servery.terms.manifest import Manifest, Model
+from servery.terms.manifest import Model
 
 
 class Placement(enum.Enum):
@@ -38,10 +38,10 @@ def replicas_of(model: Model, served: Served, number: str) -> int:
 
 
 def place(snapshot: Snapshot, took_ns: Mapping[str, float]) -> Snapshot:
-    """`snapshot` with every Version apart that a worker must not run: too slow by `took_ns` (by `timed`), or too large."""
+    """`snapshot` with every Version apart that a worker must not run: too slow by `took_ns` (by `timed`), or too large in all workers."""
     manifest = snapshot.manifest
     models = {
-        name: msgspec.structs.replace(served, apart=tuple(_apart(manifest, manifest.models[name], served, took_ns)))
+        name: msgspec.structs.replace(served, apart=tuple(_apart(snapshot, manifest.models[name], served, took_ns)))
         for name, served in snapshot.models.items()
     }
     return msgspec.structs.replace(snapshot, models=models)
@@ -52,8 +52,9 @@ def timed(model: Model, version: Version) -> str:
     return f"{version.digest}/{model.threads}"
 
 
-def _apart(manifest: Manifest, model: Model, served: Served, took_ns: Mapping[str, float]) -> list[str]:
-    most_ns, share = manifest.server.in_process_ms * 1e6, manifest.server.in_process_mb * 2**20
+def _apart(snapshot: Snapshot, model: Model, served: Served, took_ns: Mapping[str, float]) -> list[str]:
+    manifest = snapshot.manifest
+    most_ns, share = manifest.server.in_process_ms * 1e6, manifest.server.in_process_mb * 2**20 / snapshot.workers
     return [
         version.number
         for version in served.versions
