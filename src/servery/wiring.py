@@ -229,6 +229,11 @@ def _target(
     return InProcess(model, version, _loader(model, version), clock)
 
 
+def runtime_of(model: Model, version: Version) -> Runtime:
+    """The runtime of a Version, loaded in this process: for a command that serves nobody. CannotRun."""
+    return _loader(model, version)()
+
+
 def _loader(model: Model, version: Version) -> Callable[[], Runtime]:
     """What makes the runtime of a Version, off the event loop. What it loads is what was published, or nothing."""
     from servery.control.resolve import digest_now

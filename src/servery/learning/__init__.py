@@ -1,0 +1,1 @@
+"""From examples to parameters: what a labelled sample says about thresholds."""
