@@ -172,7 +172,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         for line in target.uptimes(run, clock.wall_ns()):
             spool.append(line)
 
-    spool = Spool(folder.spool, run, manifest.records, clock, uptimes)
+    spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
     serving = Serving(snapshot, folder.seal(), make, last_uptime)
 
     async def read() -> Snapshot:

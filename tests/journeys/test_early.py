@@ -99,7 +99,7 @@ def test_a_worker_that_hangs_is_killed_at_the_end_of_its_limit(tmp_path: Path) -
         server.await_stored(1)
         server.child("worker").suspend()
         server.signal()
-        assert server.wait(30) == 0
+        assert server.wait(30) == 1
         assert server.log_lines("the worker-0 didn't stop within 15.5 s and is killed")
         assert len(server.ids()) == 1
         assert server.spool() == []

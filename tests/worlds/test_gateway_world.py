@@ -17,6 +17,7 @@ from servery.gateway.pipeline import Pipeline, Reply
 from servery.gateway.table import Entry, compile_table
 from servery.host.clock import Dice
 from servery.host.eager import eagerly
+from servery.store.inflight import InFlight
 from servery.terms.change import Served, Snapshot
 from servery.terms.manifest import (
     Accept,
@@ -128,8 +129,9 @@ class Lines:
 
     def __init__(self) -> None:
         self.kept: list[AnyLine] = []
+        self.slots = InFlight()
 
-    def append(self, line: AnyLine) -> None:
+    def append(self, line: AnyLine, slot: int = 0) -> None:
         self.kept.append(line)
 
 

@@ -73,7 +73,9 @@ def up(
 
     _say(f"starting on {address}{also} (records in {folder.path}; process {os.getpid()})")
     if not asyncio.run(wiring.supervise(folder, lock, manifest, snapshot, listeners, said).run()):
-        _fail("stopped at once; what was in flight is cut, and Records that wait in the spool go on at the next start")
+        _fail(
+            "not stopped in order: what was in flight is cut, and Records that wait in the spool go on at the next start"
+        )
     _say("stopped")
 
 

@@ -41,14 +41,15 @@ async def execute(
         if wanted:
             fetch = [*wanted, *(name for name in tier.judged if name not in wanted)]
         target = tier.target
+        now_ns = clock.steady_ns()
+        trail.tries(decision.role, tier, rows, now_ns)
         if target.inline(rows):
             called, left = target.call(fetch, feeds, rows), False
         else:
             caller = request.caller
             priority = tier.priority + caller.priority
             call = Call(fetch, feeds, rows, request.deadline_ns, caller.tenant, priority, caller.alone)
-            wait_ns = request.deadline_ns - clock.steady_ns()
-            called, left = await _call_elsewhere(decision, tier, call, wait_ns, trail, ask)
+            called, left = await _call_elsewhere(decision, tier, call, request.deadline_ns - now_ns, trail, ask)
         called, sure = _judge(decision, entry, tier, fetch, rows, called)
         trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left))
         if left:

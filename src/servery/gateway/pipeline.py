@@ -19,7 +19,7 @@ from servery.gateway.identify import identify
 from servery.gateway.receive import Ask, receive
 from servery.gateway.record import close, new_record_id, outcome_of
 from servery.gateway.table import Entry, Table, Tenancy
-from servery.gateway.trail import Trail
+from servery.gateway.trail import Slots, Trail
 from servery.gateway.unrecorded import Unrecorded
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
@@ -43,7 +43,12 @@ class Lines(Protocol):
         """Whether a line that can't be folded, such as Feedback, would be kept."""
         ...
 
-    def append(self, line: AnyLine) -> None: ...
+    @property
+    def slots(self) -> Slots: ...
+
+    def append(self, line: AnyLine, slot: int = 0) -> None:
+        """Store `line`, and then let its Request's slot go."""
+        ...
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -87,12 +92,13 @@ class Pipeline:
         table, clock = self.table, self.clock
         at_ns = clock.wall_ns()
         record_id = new_record_id(caller.seal, at_ns, self.dice.bits(16))
-        trail = Trail(record_id, caller, ask.called, at_ns, clock.steady_ns())
+        trail = Trail(record_id, caller, ask.called, at_ns, clock.steady_ns(), self.lines.slots)
         trail.request_id, trail.traceparent = ask.request_id, ask.traceparent
         outcome, reason = Outcome.ABANDONED, ""
         table.use.inside += 1
         try:
             entry = self._find(table, ask)
+            trail.begin()
             answer = await self._under_a_turn(table.tenancies[caller.tenant], entry, ask, trail)
             outcome = Outcome.SERVED
             return Reply(record_id, entry, answer)
@@ -116,7 +122,7 @@ class Pipeline:
             return Reply(record_id, refusal=Refusal(Reason.BUG, message))
         finally:
             table.use.leave()
-            self.lines.append(close(trail, outcome, reason, clock.steady_ns(), table.manifest.region))
+            self.lines.append(close(trail, outcome, reason, clock.steady_ns(), table.manifest.region), trail.slot)
 
     def _find(self, table: Table, ask: Ask) -> Entry:
         if self.draining:

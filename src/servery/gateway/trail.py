@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from servery.gateway.table import TierEntry
@@ -21,6 +23,24 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     left: bool = False
 
 
+class Slots(Protocol):
+    """Where a Request that is under way is found if this process dies."""
+
+    def begin(self, record_id: bytes, at_ns: int, caller: tuple[str, str], route: str, request_id: str) -> int:
+        """The slot of this Request; `caller` is its tenant and key."""
+        ...
+
+    def tries(
+        self, slot: int, number: int, tier: tuple[str | int, ...], rows: int, started_ns: int, before: Ended | None
+    ) -> None:
+        """An Attempt begins. `tier` is its role, tier, Model, Version and pico-dollars an hour."""
+        ...
+
+
+# What an Attempt was busy for, in ns, and the word of its failure.
+Ended = tuple[int, str]
+
+
 class Trail:
     """One Request, from the moment its Caller is known."""
 
@@ -33,12 +53,16 @@ class Trail:
         "route",
         "rows",
         "settled",
+        "slot",
+        "slots",
         "started_ns",
         "traceparent",
         "why",
     )
 
-    def __init__(self, record_id: bytes, caller: Caller, route: str, at_ns: int, started_ns: int) -> None:
+    def __init__(self, record_id: bytes, caller: Caller, route: str, at_ns: int, started_ns: int, slots: Slots) -> None:
+        self.slots = slots
+        self.slot = 0
         self.id = record_id
         self.caller = caller
         self.route = route
@@ -50,3 +74,15 @@ class Trail:
         self.why = ""  # what chose the first tier
         self.made: list[Made] = []
         self.settled: Settle | None = None
+
+    def begin(self) -> None:
+        """Be found if this process dies, from now until the Record is stored."""
+        caller = self.caller
+        self.slot = self.slots.begin(self.id, self.at_ns, (caller.tenant, caller.key), self.route, self.request_id)
+
+    def tries(self, role: Role, tier: TierEntry, rows: int, now_ns: int) -> None:
+        """An Attempt begins now (steady)."""
+        made = self.made
+        before = (made[-1].called.busy_ns, made[-1].called.failure) if made else None
+        named = (role.value, tier.name, tier.model, tier.version, tier.target.pico_per_hour)
+        self.slots.tries(self.slot, len(made), named, rows, self.at_ns + now_ns - self.started_ns, before)

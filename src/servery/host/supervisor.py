@@ -109,6 +109,7 @@ class Watched:
         self._task: asyncio.Task[None] | None = None
         self._life = 0
         self._answered = False  # in this life
+        self.killed = False  # because it didn't stop in time
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._live(), name=self.child.name)
@@ -204,6 +205,7 @@ class Watched:
             await asyncio.wait_for(asyncio.shield(self._task), self.child.stop_limit_s)
         except TimeoutError:
             log.error("the %s didn't stop within %g s and is killed", self.child.name, self.child.stop_limit_s)
+            self.killed = True
             self.signal(signal.SIGKILL)
             await self._task
 
@@ -282,7 +284,7 @@ class Supervisor:
             together = [watched.stop() for child, watched in self._watched.items() if child.stage == stage]
             await asyncio.gather(*together)
         await asyncio.gather(*self._going)
-        return not self._hurried
+        return not self._hurried and not any(watched.killed for watched in self._watched.values())
 
 
 def python(*arguments: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import msgspec
 DAMAGED = "damaged"
 LOCK = "lock"
 RESERVE = "reserve"
+IN_FLIGHT = "inflight"
 PAGE_BYTES = 4096
 _COMPANIONS = ("", "-wal", "-shm", "-journal")
 
@@ -213,7 +214,7 @@ def is_dead(folder: Path) -> bool:
 
 
 def used_bytes(spool: Path) -> int:
-    """Bytes of all runs' segments; neither reserves, which are fixed, nor what was set aside."""
+    """Bytes of all runs' segments; neither what is of a fixed size nor what was set aside."""
     total = 0
     with os.scandir(spool) as found:
         folders = list(found)
@@ -223,11 +224,17 @@ def used_bytes(spool: Path) -> int:
         try:
             with os.scandir(folder) as files:
                 for file in files:
-                    if file.name not in {LOCK, RESERVE}:
+                    if file.name not in {LOCK, RESERVE, IN_FLIGHT}:
                         total += _size(file)
         except FileNotFoundError:
             continue  # a run that the shipper has just removed
     return total
+
+
+def seen_ns(folder: Path) -> int:
+    """When the worker of this run's folder was last seen to write (ns since 1970): about once a second, if it lives."""
+    written = (file.stat().st_mtime_ns for file in folder.iterdir() if file.name not in {LOCK, IN_FLIGHT})
+    return max(written, default=0)
 
 
 def _size(file: os.DirEntry[str]) -> int:

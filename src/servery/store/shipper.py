@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from servery.host.clock import Clock
-from servery.store import reserve, segments
+from servery.store import inflight, reserve, segments
 from servery.store.ledger import Cursor, Ledger, WrongLedger
 from servery.terms.manifest import Records
 from servery.terms.record import AnyLine
@@ -103,13 +103,14 @@ class Shipper:
 
     def _ship_run(self, folder: Path) -> int:
         dead = segments.is_dead(folder)  # asked first: once it is dead, nothing is added
+        seen_ns = segments.seen_ns(folder) if dead else 0  # before its files are removed
         shipped = 0
         for segment in segments.find(folder):
             if not segment.closed and not dead:
                 return shipped
             shipped += self._ship_segment(segment)
         if dead:
-            shipped += self._end_run(folder)
+            shipped += self._end_run(folder, seen_ns)
         return shipped
 
     def _ship_segment(self, segment: segments.Found) -> int:
@@ -165,10 +166,11 @@ class Shipper:
         except (msgspec.MsgspecError, UnicodeDecodeError):  # of another version of Servery, or torn
             return None
 
-    def _end_run(self, folder: Path) -> int:
-        """Ship what a dead run folded for want of room, and remove the run. Its segments are shipped by now.
+    def _end_run(self, folder: Path, seen_ns: int) -> int:
+        """Ship what a dead run folded for want of room, close what it had under way, and remove the run.
 
-        The same Summary may have come in a segment, and then more complete: the ledger keeps the first that comes.
+        Its segments are shipped by now. The same Summary may have come in a segment, and then more complete, and so may
+        the Record of a Request whose slot it still had: the ledger keeps the first that comes.
         """
         ledger = self._opened()
         path = folder / segments.RESERVE
@@ -179,12 +181,25 @@ class Shipper:
             log.error("%s can't be read; it is kept as %s", path, place)
         elif lines:
             ledger.write(lines, folder.name, ledger.cursor(folder.name), self._clock.wall_ns())
+        lost = self._close_lost(folder, seen_ns)
         for file in folder.iterdir():
             if file.suffix not in {".open", ".seg"}:
                 file.unlink()
         folder.rmdir()
         ledger.forget_run(folder.name)
-        return len(lines or ())
+        return len(lines or ()) + lost
+
+    def _close_lost(self, folder: Path, seen_ns: int) -> int:
+        """Write a Record for each Request that was under way when its worker died and left none."""
+        try:
+            records = inflight.lost(folder / segments.IN_FLIGHT, seen_ns)
+        except FileNotFoundError:
+            return 0
+        if records:
+            ledger = self._opened()
+            ledger.write(records, folder.name, ledger.cursor(folder.name), self._clock.wall_ns())
+            log.warning("a worker died with %d requests under way (run %s)", len(records), folder.name)
+        return len(records)
 
     def _opened(self) -> Ledger:
         if self._ledger is not None and self._inode != _inode(self._path):

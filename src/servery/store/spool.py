@@ -10,6 +10,7 @@ from pathlib import Path
 
 from servery.host.clock import Clock
 from servery.store.fold import Fold
+from servery.store.inflight import InFlight
 from servery.store.writer import SEGMENT_NS, Writer
 from servery.terms.manifest import Records
 from servery.terms.record import AnyLine, Record, Uptime
@@ -29,19 +30,28 @@ class Spool:
 
     `folder` is the data folder's spool, `run` a name that no other worker ever had. `uptimes(now_ns)` gives a line
     for each Version that is ready; it is asked about once a second, so that a killed worker's bill is known to its end.
+    `slots` is the in-flight table of the run.
     """
 
     name = "spool"
 
     def __init__(
-        self, folder: Path, run: str, settings: Records, clock: Clock, uptimes: Callable[[int], list[Uptime]]
+        self,
+        folder: Path,
+        run: str,
+        settings: Records,
+        clock: Clock,
+        uptimes: Callable[[int], list[Uptime]],
+        region: str = "",
     ) -> None:
-        self._writer = Writer(folder, run, settings, clock)
+        self.slots = InFlight(region)
+        self._writer = Writer(folder, run, settings, clock, self.slots)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._clock = clock
         self._uptimes = uptimes
         self._refuses = settings.when_full == "refuse"
         self._pending: list[AnyLine] = []
+        self._open: list[int] = []  # the slots of those lines' Requests
         self._spilled = Fold(f"{run}/spilled")
         self._scheduled = False  # a group is about to be written, or being written
         self._began = 0.0
@@ -64,9 +74,14 @@ class Spool:
         """Whether lines are stored as they are. Without room Records are folded; Feedback is to be refused."""
         return self._writer.room and len(self._pending) < PENDING_LINES
 
-    def append(self, line: AnyLine) -> None:
-        """Remember `line`. What is appended 50 ms before the process is killed is in the file, or in the reserve."""
+    def append(self, line: AnyLine, slot: int = 0) -> None:
+        """Remember `line`. What is appended 50 ms before the process is killed is in the file, or in the reserve.
+
+        A process that is killed before has the Request's `slot` still: it is let go when the line is stored.
+        """
         self._pending.append(line)
+        if slot:
+            self._open.append(slot)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_later(GROUP_S, self._flush)
@@ -95,6 +110,7 @@ class Spool:
         lines = [*self._pending, *self._spilled.lines(), *self._uptimes(now)]
         self._pending = []
         await loop.run_in_executor(self._thread, self._writer.write, lines)
+        self.slots.release(self._open)
         await loop.run_in_executor(self._thread, self._writer.close)
         self._thread.shutdown(wait=True)
 
@@ -103,6 +119,7 @@ class Spool:
             self._scheduled = False
             return  # not yet started, or drained meanwhile
         lines, self._pending = self._pending, []
+        slots, self._open = self._open, []
         if len(self._spilled):
             lines.extend(self._spilled.lines())
             self._spilled.clear()
@@ -113,9 +130,10 @@ class Spool:
         loop = asyncio.get_running_loop()
         self._began = loop.time()
         job = self._thread.submit(self._writer.write, lines)
-        job.add_done_callback(lambda job: loop.call_soon_threadsafe(self._written, job))
+        job.add_done_callback(lambda job: loop.call_soon_threadsafe(self._written, job, slots))
 
-    def _written(self, job: Future[None]) -> None:
+    def _written(self, job: Future[None], slots: list[int]) -> None:
+        self.slots.release(slots)
         if (error := job.exception()) is not None:
             log.error("a group of lines was lost by an error of ours", exc_info=error)
         if self._heartbeat is None:

@@ -16,6 +16,7 @@ import msgspec
 from servery.host.clock import Clock
 from servery.store import segments
 from servery.store.fold import Fold
+from servery.store.inflight import InFlight
 from servery.store.reserve import Reserve
 from servery.terms.manifest import Records
 from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
@@ -43,7 +44,7 @@ class Writer:
     again soon although there is nothing new.
     """
 
-    def __init__(self, spool: Path, run: str, settings: Records, clock: Clock) -> None:
+    def __init__(self, spool: Path, run: str, settings: Records, clock: Clock, slots: InFlight) -> None:
         self.room = True
         self.waiting = False
         self._spool, self._run, self._clock = spool, run, clock
@@ -52,6 +53,7 @@ class Writer:
         self._encoder = msgspec.msgpack.Encoder()
         self._lock: int | None = None
         self._reserve: Reserve | None = None
+        self._slots: InFlight | None = slots  # until it is open
         self._segment: segments.Segment | None = None
         self._opened_ns = 0
         self._number = 0
@@ -102,6 +104,9 @@ class Writer:
             self._lock = segments.take_run(self._spool, self._run)
         if self._reserve is None:
             self._reserve = Reserve(self._spool / self._run / segments.RESERVE, self._power)
+        if self._slots is not None:
+            self._slots.open(self._spool / self._run / segments.IN_FLIGHT)
+            self._slots = None
 
     def _store(self, lines: Sequence[AnyLine]) -> None:
         limit = self._limit if self.room else _ROOM_AGAIN * self._limit
