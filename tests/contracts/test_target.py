@@ -26,7 +26,7 @@ from servery.targets.oip import OipTarget
 from servery.terms.change import Version
 from servery.terms.manifest import Batch, Model, Price
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.request import Array, Call, Called
+from servery.terms.request import Array, Call, Called, Parameters
 from servery.terms.tensors import DATATYPES, Signature, TensorSpec
 from servery.wire.tensors import DTYPES
 
@@ -45,7 +45,7 @@ class Controlled:
         self.running = threading.Event()
         self.calls = 0
 
-    def run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]:
+    def run(self, fetch: Sequence[str], feeds: dict[str, Array], _: Parameters = ()) -> dict[str, Array]:
         self.calls += 1
         if self.signature is not SIGNATURE:
             return {name: feeds[name.replace("out", "in")] for name in fetch}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-# Each batch counts so much less than the one after it: about the last thirty decide.
-_FADE = 0.97
+# Each batch counts so much less than the one after it: about the last twenty decide.
+_FADE = 0.95
 # One measurement counts at most as so many times what was expected: then another process had the core.
 _MOST = 3.0
 # Below this spread of sizes (variance over squared mean) a slope would be noise, and only the level is learned.
@@ -53,7 +53,7 @@ class Cost:
         rows = max(rows, 1)
         expected = self.expect(rows)
         took = float(max(busy_ns, 0))
-        if expected > 0:
+        if expected >= 1:
             self._ratios.append(took / expected)
             took = min(took, expected * _MOST)
         self._add(rows, took)

@@ -9,7 +9,7 @@
     await batcher.drain()                             # takes no more; returns when those who wait have their answer
     lane.end()
 
-All of it is called on the event loop; only `run(fetch, feeds)` runs in the thread. It may raise a Refusal for feeds that the
+All of it is called on the event loop; only `run(fetch, feeds, parameters)` runs in the thread. It may raise a Refusal for feeds that the
 caller has to mend, and anything else where the model fails. It must give arrays that it never writes to again: callers
 get views of them while the next batch runs. A batch that fails, or whose outputs don't have exactly one row for each row
 sent, is run again call by call. `counts` says what ran.
@@ -32,12 +32,12 @@ from servery.batching.cost import Cost
 from servery.batching.queue import Entered, Limits, Queue, Ticket
 from servery.host.clock import Clock
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.request import Array, Call, Called
+from servery.terms.request import Array, Call, Called, Parameters
 from servery.terms.statistics import Spent, VersionStatistics
 
 log = logging.getLogger("servery.batching")
 
-Run = Callable[[Sequence[str], dict[str, Array]], dict[str, Array]]
+Run = Callable[[Sequence[str], dict[str, Array], Parameters], dict[str, Array]]
 T = TypeVar("T")
 
 # So many batches in a row that failed though each of their calls was sound: the model can't take a batch.
@@ -272,10 +272,11 @@ class Batcher:
         start = clock()
         try:
             calls = [job.call for job in jobs]
+            first = calls[0]
             if len(calls) == 1:
-                outputs = [self._run(calls[0].fetch, calls[0].feeds)]
+                outputs = [self._run(first.fetch, first.feeds, first.parameters)]
             else:
-                outputs = split(calls, self._run(calls[0].fetch, join(calls)))
+                outputs = split(calls, self._run(first.fetch, join(calls), first.parameters))
         except Refusal as refusal:
             return Ran(clock() - start, (), refusal.reason.word, refusal.message)
         except BaseException as error:  # also an exit that a user's code asks for: it ends only this call

@@ -20,12 +20,16 @@ STALE_NS = 1_000_000_000
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """`queue` counts calls. A batch has at most `max_rows` rows; `by_row` are the outputs that can be split by rows."""
+    """`queue` counts calls. A batch has at most `max_rows` rows; `by_row` are the outputs that can be split by rows.
+
+    `parameters`: whether those of a request make a difference to the model.
+    """
 
     queue: int = 256
     max_rows: int = 1
     max_wait_ns: int = 0
     by_row: frozenset[str] = frozenset()
+    parameters: bool = True
 
 
 def limits_of(model: Model, signature: Signature | None) -> Limits:
@@ -34,7 +38,7 @@ def limits_of(model: Model, signature: Signature | None) -> Limits:
     if signature is None or not signature.inputs or any(spec.shape[:1] != (-1,) for spec in signature.inputs):
         return Limits(model.queue)
     by_row = frozenset(spec.name for spec in signature.outputs if spec.shape[:1] == (-1,))
-    return Limits(model.queue, model.batch.max_rows, wait_ns, by_row)
+    return Limits(model.queue, model.batch.max_rows, wait_ns, by_row, parameters=model.runtime == "python")
 
 
 class Entered(enum.Enum):
@@ -62,10 +66,10 @@ class Ticket:
 class Flow:
     """The waiting calls of one tenant at one priority. `tag` is its turn, in rows: the least is next."""
 
-    __slots__ = ("by_key", "calls", "priority", "rows", "slots", "tag")
+    __slots__ = ("by_key", "calls", "level", "rows", "slots", "tag")
 
-    def __init__(self, priority: int) -> None:
-        self.priority = priority
+    def __init__(self, level: Level) -> None:
+        self.level = level
         self.by_key: dict[Hashable, deque[Ticket]] = {}
         self.tag = 0
         self.calls = self.rows = self.slots = 0
@@ -101,6 +105,16 @@ class Flow:
         self.slots += sign * ticket.slots
 
 
+class Level:
+    """One priority: its tenants, and the turn of who was served last."""
+
+    __slots__ = ("flows", "turn")
+
+    def __init__(self) -> None:
+        self.flows: dict[str, Flow] = {}
+        self.turn = 0
+
+
 class Next(msgspec.Struct, frozen=True):
     """What to run now (nothing, when there is nothing or it may wait until `wake_ns`), and who came too late."""
 
@@ -125,8 +139,7 @@ class Queue:
         self.limits = limits
         self.cost = cost
         self.waiting = 0
-        self._levels: dict[int, dict[str, Flow]] = {}
-        self._turn = 0
+        self._levels: dict[int, Level] = {}
         self._arrivals = 0
         self._running: dict[int, tuple[int, int]] = {}  # start and rows, by the start's number
         self._last_ns = -STALE_NS
@@ -171,15 +184,12 @@ class Queue:
         late: list[Ticket] = []
         while self.waiting:
             leader = self._first()
-            flow = leader.flow
-            assert flow is not None
             if self._too_late(leader, max(leader.call.rows, 1), now):
                 self._leave(leader)
                 late.append(leader)
                 continue
             if others and (wake_ns := self._may_wait(leader, now)) > now:
                 return Next((), 0, tuple(late), wake_ns)
-            self._turn = max(self._turn, flow.tag)
             batch = [leader]
             rows = self._serve(leader)
             if leader.key is not None and rows < self.limits.max_rows:
@@ -199,20 +209,19 @@ class Queue:
         """Forget the turns, once nothing waits and nothing runs."""
         if not self.waiting and not self._running:
             self._levels.clear()
-            self._turn = 0
 
     def _flow(self, call: Call) -> Flow:
         level = self._levels.get(call.priority)
         if level is None:
-            level = self._levels[call.priority] = {}
-        flow = level.get(call.tenant)
+            level = self._levels[call.priority] = Level()
+        flow = level.flows.get(call.tenant)
         if flow is None:
-            flow = level[call.tenant] = Flow(call.priority)
+            flow = level.flows[call.tenant] = Flow(level)
         return flow
 
     def _enter(self, ticket: Ticket, flow: Flow) -> None:
         if not flow.calls:
-            flow.tag = max(flow.tag, self._turn)
+            flow.tag = max(flow.tag, flow.level.turn)
         flow.add(ticket)
         ticket.flow = flow
         self.waiting += 1
@@ -225,15 +234,17 @@ class Queue:
 
     def _serve(self, ticket: Ticket) -> int:
         """Take it out to run, and charge its tenant's turn; its rows."""
-        assert ticket.flow is not None
-        ticket.flow.tag += max(ticket.call.rows, 1)
+        flow = ticket.flow
+        assert flow is not None
+        flow.level.turn = max(flow.level.turn, flow.tag)
+        flow.tag += max(ticket.call.rows, 1)
         self._leave(ticket)
         return ticket.call.rows
 
     def _by_priority(self) -> Iterator[list[Flow]]:
         """The flows that have calls, the highest priority first."""
         for priority in sorted(self._levels, reverse=True):
-            flows = [flow for flow in self._levels[priority].values() if flow.calls]
+            flows = [flow for flow in self._levels[priority].flows.values() if flow.calls]
             if flows:
                 yield flows
 
@@ -294,10 +305,10 @@ class Queue:
             return False
         running_ns = sum(max(cost.at_least(rows) - (now - since), 0.0) for since, rows in self._running.values())
         rows, slots = flow.rows + call.rows, flow.slots + ticket.slots
-        for priority, flows in self._levels.items():
+        for priority, level in self._levels.items():
             if priority > call.priority:
-                rows += sum(other.rows for other in flows.values())
-                slots += sum(other.slots for other in flows.values())
+                rows += sum(other.rows for other in level.flows.values())
+                slots += sum(other.slots for other in level.flows.values())
         ahead_ns = cost.at_least(rows, -(-slots // self.limits.max_rows))
         return now + running_ns + ahead_ns > call.deadline_ns
 
@@ -328,9 +339,8 @@ def key_of(call: Call, limits: Limits) -> Hashable:
             return None
         shapes.append((name, array.dtype, shape[1:]))
     tenant = call.tenant if call.alone else None
-    parameters = tuple(
-        (name, type(value), value) for name, value in call.parameters
-    )  # 1, 1.0 and True are not the same
+    given = sorted(call.parameters) if limits.parameters else ()
+    parameters = tuple((name, type(value), value) for name, value in given)  # 1, 1.0 and True are not the same
     return (tuple(shapes), frozenset(call.fetch), parameters, tenant)
 
 

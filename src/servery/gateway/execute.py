@@ -48,7 +48,10 @@ async def execute(
         else:
             caller = request.caller
             priority = tier.priority + caller.priority
-            call = Call(fetch, feeds, rows, request.deadline_ns, caller.tenant, priority, caller.alone)
+            call = Call(
+                fetch, feeds, rows, request.deadline_ns, caller.tenant, priority, caller.alone,
+                request.inference.parameters,
+            )  # fmt: skip
             called, left = await _call_elsewhere(decision, tier, call, request.deadline_ns - now_ns, trail, ask)
         called, sure = _judge(decision, entry, tier, fetch, rows, called)
         trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left))

@@ -25,7 +25,7 @@ _LONG_NS = 3_000_000_000  # of timed calls together are enough
 class Runtime(Protocol):
     """Runs one Version."""
 
-    def run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]: ...
+    def run(self, fetch: Sequence[str], feeds: dict[str, Array], /) -> dict[str, Array]: ...
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from servery.runtimes.running import CannotRun, first_line, warm_up
-from servery.terms.request import Array
+from servery.terms.request import Array, Parameters
 from servery.terms.tensors import Signature
 from servery.wire.tensors import bad
 
@@ -48,7 +48,7 @@ class OnnxSession:
         self._text = [spec.name for spec in signature.inputs if spec.datatype == "BYTES"]
         self._run: Callable[[list[str], dict[str, Array], None], list[Any]] = self._session._sess.run
 
-    def run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]:
+    def run(self, fetch: Sequence[str], feeds: dict[str, Array], _parameters: Parameters = ()) -> dict[str, Array]:
         """The outputs named in `fetch`, by name. CannotRun has onnxruntime's reason; a Refusal is the caller's to mend."""
         names = cast("list[str]", fetch if type(fetch) is list else list(fetch))
         if self._text:

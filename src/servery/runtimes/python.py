@@ -15,7 +15,7 @@ from servery.runtimes.importing import import_code
 from servery.runtimes.outputs import conform, wrong
 from servery.runtimes.running import CannotRun, first_line, probe, warm_up
 from servery.terms.reasons import Refusal
-from servery.terms.request import Array
+from servery.terms.request import Array, Parameters
 from servery.terms.tensors import Signature
 
 log = logging.getLogger("servery.model")
@@ -62,11 +62,12 @@ class PythonModel:
             with self._watched("`load` failed"):
                 load()
 
-    def run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]:
+    def run(self, fetch: Sequence[str], feeds: dict[str, Array], parameters: Parameters = ()) -> dict[str, Array]:
         """The outputs named in `fetch`. CannotRun where the code fails, a Refusal where its answer isn't what was declared."""
         rows = feeds[self._rows].shape[0] if self._rows else 1
         with self._watched("`predict` failed"):
-            given = self._predict(dict(feeds), {}) if self._with_parameters else self._predict(dict(feeds))
+            also = (dict(parameters),) if self._with_parameters else ()
+            given = self._predict(dict(feeds), *also)
         if not isinstance(given, Mapping):
             raise wrong(f"`predict` gave a {type(given).__name__}, not a dict of arrays by output")
         named = cast("Mapping[str, object]", given)

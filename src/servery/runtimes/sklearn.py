@@ -17,7 +17,7 @@ import numpy as np
 from servery.runtimes.outputs import conform
 from servery.runtimes.running import CannotRun, filled, first_line, warm_up
 from servery.runtimes.skops_file import INSTALL, MISSING, PLATFORM, Asked, Found
-from servery.terms.request import Array
+from servery.terms.request import Array, Parameters
 from servery.terms.tensors import Signature, TensorSpec
 from servery.wire.tensors import bad
 
@@ -40,7 +40,7 @@ class SklearnModel:
         except Exception as error:  # untrusted types, and whatever a damaged file provokes
             raise CannotRun(f"skops can't load {artifact.name}: {first_line(error)}") from None
 
-    def run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]:
+    def run(self, fetch: Sequence[str], feeds: dict[str, Array], _parameters: Parameters = ()) -> dict[str, Array]:
         """The outputs named in `fetch`. CannotRun where it fails, a Refusal where the input is to be mended."""
         (name, given), *_ = feeds.items()
         rows = given.shape[0]

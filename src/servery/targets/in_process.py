@@ -18,7 +18,7 @@ from servery.terms.manifest import Model
 from servery.terms.money import from_usd
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
-from servery.terms.request import Array, Call, Called
+from servery.terms.request import Array, Call, Called, Parameters
 from servery.terms.statistics import VersionStatistics
 
 # A call expected to take longer would hold up everybody else on the event loop.
@@ -34,7 +34,9 @@ class Runtime(Protocol):
     `run` raises a Refusal for feeds that the caller has to mend, and anything else where the model fails.
     """
 
-    def run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]: ...
+    def run(
+        self, fetch: Sequence[str], feeds: dict[str, Array], parameters: Parameters = (), /
+    ) -> dict[str, Array]: ...
     def warm(self, clock_ns: Callable[[], int]) -> tuple[float, float]: ...
 
 
@@ -167,9 +169,9 @@ class InProcess:
         """What to book for a call whose caller waits no longer: the time so far, marked as estimated."""
         return self._batcher.give_up(job)
 
-    def _run(self, fetch: Sequence[str], feeds: dict[str, Array]) -> dict[str, Array]:
+    def _run(self, fetch: Sequence[str], feeds: dict[str, Array], parameters: Parameters) -> dict[str, Array]:
         assert self._runtime is not None, "who submits has looked at `refusal`"
-        return self._runtime.run(fetch, feeds)
+        return self._runtime.run(fetch, feeds, parameters)
 
     def _ran(self, rows: int, busy_ns: int) -> None:
         self._learn(busy_ns, rows)

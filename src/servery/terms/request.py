@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 Scalar: TypeAlias = bool | int | float | str
+Parameters: TypeAlias = tuple[tuple[str, Scalar], ...]  # by name
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -51,7 +52,7 @@ class Inference(msgspec.Struct, frozen=True, gc=False):
     wanted: tuple[Wanted, ...]  # empty: all outputs
     binary: bool  # the form of outputs that aren't listed
     timeout_ns: int  # 0: none stated
-    parameters: tuple[tuple[str, Scalar], ...] = ()  # of the request, but those that the protocol itself reads
+    parameters: Parameters = ()  # of the request, but those that the protocol itself reads
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +77,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     tenant: str = ""
     priority: int = 0  # larger is sooner
     alone: bool = False  # its rows share a batch with no other tenant's
-    parameters: tuple[tuple[str, Scalar], ...] = ()
+    parameters: Parameters = ()  # of the request
 
 
 class Called(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ import msgspec
 
 from servery.terms.request import Answer, Inference, Tensor, Wanted
 from servery.terms.tensors import DATATYPES, Signature, TensorSpec
+from servery.wire.parameters import bounded
 from servery.wire.tensors import bad, from_binary, from_json, to_binary, to_json
 
 Parameters = dict[str, Any]
@@ -119,7 +120,7 @@ def decode_infer(body: bytes, header_length: bytes | None) -> Inference:
     else:
         by_default = _flag(parameters, "binary_data_output", "parameters")
         timeout_us = _count(parameters, "timeout", "parameters")
-        more = tuple(
+        more = bounded(
             [(key, value) for key, value in parameters.items() if key not in _OURS and type(value) in _SCALARS]
         )
     wanted = _decode_wanted(head.outputs, by_default) if head.outputs else ()

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from servery.terms.request import Answer, Array, Inference, Scalar, Tensor, Wanted
 from servery.terms.tensors import Signature, TensorSpec
+from servery.wire.parameters import bounded
 from servery.wire.proto import open_inference_grpc_pb2 as pb
 from servery.wire.tensors import DTYPES, bad, count_elements, from_binary, to_binary
 
@@ -57,7 +58,7 @@ def decode_infer(request: pb.ModelInferRequest) -> Inference:
     if not request.parameters:
         return Inference(request.id, inputs, wanted, bool(raw), 0)
     timeout_ns = _timeout_us(request.parameters) * 1000
-    return Inference(request.id, inputs, wanted, bool(raw), timeout_ns, tuple(_others(request.parameters)))
+    return Inference(request.id, inputs, wanted, bool(raw), timeout_ns, bounded(_others(request.parameters)))
 
 
 def _from_raw(request: pb.ModelInferRequest, raw: Sequence[bytes]) -> tuple[Tensor, ...]:
