@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pyright asks for a newer version of itself otherwise; constraints.txt says which one is used.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: demo test proof bench proto clean
+.PHONY: demo test proof bench bench-peers proto clean
 
 demo: .venv/demo.installed  ## three models, one route: a few minutes from a fresh clone to the first report
 	@$(BIN)/servery demo demo
@@ -24,6 +24,9 @@ proof: .venv/test.installed  ## the tests that take minutes
 
 bench: .venv/test.installed  ## Servery beside the least server that could do the same; needs wrk
 	$(BIN)/python benchmarks/bench.py
+
+bench-peers: .venv/test.installed  ## Servery beside other model servers, installed in .venv/peers; 20 minutes; needs wrk
+	$(BIN)/python benchmarks/bench_peers.py
 
 PROTO := src/servery/wire/proto
 INTO ?= $(PROTO)

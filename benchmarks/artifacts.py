@@ -21,12 +21,16 @@ KEY = "bench-key-of-a-loopback-benchmark"  # nothing but this benchmark accepts 
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A request as wrk sends it, or with `grpc` the message that grpc_load.py does. `header_length` is 0 for JSON."""
+    """A request as wrk sends it, or with `grpc` the message that grpc_load.py does. `header_length` is 0 for JSON.
+
+    Where `answer` is given, every answer must be what this file holds; over gRPC, where not, what the first one was.
+    """
 
     route: str
     body: Path
     header_length: int = 0
     grpc: bool = False
+    answer: Path | None = None
 
 
 class Artifacts(msgspec.Struct, frozen=True):

@@ -59,7 +59,7 @@ async def run(port: int, message: bytes, key: str, in_flight: int, seconds: floa
         await asyncio.gather(*[load.ask_until(end_ns) for _ in range(in_flight)])
         micros = (time.perf_counter_ns() - start) // 1000
     p50, p99 = (round(value / 1e3) for value in np.percentile(load.took_ns or [0], (50, 99)))
-    return f"RESULT {len(load.took_ns)} {micros} {p50} {p99} {load.failed} {load.wrong} 0"
+    return f"RESULT {len(load.took_ns)} {micros} {p50} {p99} {load.failed} 0 0 {load.wrong}"
 
 
 def main(arguments: list[str]) -> None:

@@ -25,6 +25,7 @@ class Run(msgspec.Struct, frozen=True):
     socket_errors: int
     bad_statuses: int
     timeouts: int
+    wrong: int
     cpu_s: float
     wrk_cpu_s: float
 
@@ -42,9 +43,9 @@ class Run(msgspec.Struct, frozen=True):
         """Why the run doesn't count; "" when it does."""
         if not self.requests:
             return "no request was answered"
-        if self.socket_errors or self.bad_statuses or self.timeouts:
+        if self.socket_errors or self.bad_statuses or self.timeouts or self.wrong:
             return (
-                f"{self.bad_statuses} answers with a status of 400 or more, "
+                f"{self.bad_statuses} answers with a status of 400 or more, {self.wrong} wrong ones, "
                 f"{self.socket_errors} socket errors, {self.timeouts} timeouts"
             )
         return ""
@@ -59,14 +60,14 @@ def run(tree: Tree, port: int, ask: Ask, in_flight: int, seconds: float) -> Run:
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if done.returncode or line is None:
         raise Failed(f"{command[0]} against port {port}: {done.stderr or done.stdout}")
-    requests, micros, p50, p99, sockets, statuses, timeouts = (int(number) for number in line.split()[1:8])
-    return Run(requests, micros / 1e6, p50, p99, sockets, statuses, timeouts, cpu_s, wrk_cpu_s)
+    requests, micros, p50, p99, sockets, statuses, timeouts, wrong = (int(number) for number in line.split()[1:9])
+    return Run(requests, micros / 1e6, p50, p99, sockets, statuses, timeouts, wrong, cpu_s, wrk_cpu_s)
 
 
 def _wrk(port: int, ask: Ask, in_flight: int, seconds: float) -> list[str]:
     url = f"http://127.0.0.1:{port}/v2/models/{ask.route}/infer"
     command = ["wrk", "-t1", f"-c{in_flight}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT), url, "--"]
-    return [*command, str(ask.body), KEY, str(ask.header_length)]
+    return [*command, str(ask.body), KEY, str(ask.header_length), *([str(ask.answer)] if ask.answer else [])]
 
 
 def _grpc(port: int, ask: Ask, in_flight: int, seconds: float) -> list[str]:

@@ -6,6 +6,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import msgspec
 
@@ -26,12 +28,18 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Side(msgspec.Struct, frozen=True):
-    """A server under load; `books` where it keeps Records."""
+    """A server under load; `books` where it keeps Records. `answer` holds what it must answer, where that is looked at;
+    `stands_still`: while it is not its turn, so that what it does when idle costs the other nothing."""
 
     name: str
     tree: Tree
     port: int
     books: Books | None = None
+    answer: Path | None = None
+    stands_still: bool = False
+
+    def idle(self) -> AbstractContextManager[None]:
+        return self.tree.still() if self.stands_still else nullcontext()
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -74,10 +82,19 @@ class Result(msgspec.Struct, frozen=True):
         return statistics.median(value(pair) for pair in self.pairs) if self.pairs else float("nan")
 
 
-def measure(row: Row, floor: Side, other: Side, *, pairs: int, seconds: float, say: Callable[[str], None]) -> Result:
+def measure(
+    row: Row,
+    floor: Side,
+    other: Side,
+    *,
+    pairs: int,
+    seconds: float,
+    say: Callable[[str], None],
+    warm_s: float = 2.0,
+) -> Result:
     """Warm both up, then `pairs` runs of each; which goes first alternates, so that a steady drift cancels."""
     for side in (floor, other):
-        _one(row, side, side, min(2.0, seconds))
+        _one(row, side, side, min(warm_s, seconds))
     kept: list[Pair] = []
     faults: list[str] = []
     for number in range(pairs):
@@ -97,10 +114,12 @@ def measure(row: Row, floor: Side, other: Side, *, pairs: int, seconds: float, s
 
 def _one(row: Row, side: Side, idle: Side, seconds: float) -> Measured:
     since_ns = time.time_ns()
-    idle_before = idle.tree.cpu_s()
-    seen = run(side.tree, side.port, row.ask, row.in_flight, seconds)
-    idle_cpu_s = idle.tree.cpu_s() - idle_before
-    settled = side.books.settle(side.tree, since_ns, seen.requests, row.in_flight) if side.books else None
+    ask = msgspec.structs.replace(row.ask, answer=side.answer)
+    with idle.idle() if idle is not side else nullcontext():
+        idle_before = idle.tree.cpu_s()
+        seen = run(side.tree, side.port, ask, row.in_flight, seconds)
+        idle_cpu_s = idle.tree.cpu_s() - idle_before
+        settled = side.books.settle(side.tree, since_ns, seen.requests, row.in_flight) if side.books else None
     return Measured(seen, settled, idle_cpu_s)
 
 

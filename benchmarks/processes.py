@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
 
@@ -23,11 +23,17 @@ class Failed(Exception):
 class Tree:
     """A process and its descendants, all on one core: the affinity is set before exec, so that children inherit it."""
 
-    def __init__(self, command: list[str], core: int, log: Path, folder: Path) -> None:
+    def __init__(
+        self, command: list[str], core: int, log: Path, folder: Path, variables: dict[str, str] | None = None
+    ) -> None:
         self._log = log
         with log.open("wb") as output:
             self._root = subprocess.Popen(
-                ["taskset", "-c", str(core), *command], cwd=folder, stdout=output, stderr=subprocess.STDOUT
+                ["taskset", "-c", str(core), *command],
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=variables,
             )
         self.pid = self._root.pid
 
@@ -48,16 +54,37 @@ class Tree:
         try:
             self._root.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            for pid in members:
-                _kill(pid)
+            self._root.kill()
             self._root.wait()
+        for pid in members[1:]:  # a child that its parent forgot
+            _signal(pid, signal.SIGKILL)
+
+    @property
+    def ended(self) -> bool:
+        return self._root.poll() is not None
+
+    def last_words(self) -> str:
+        """The end of its output."""
+        return self._log.read_text(errors="replace")[-1500:]
+
+    @contextlib.contextmanager
+    def still(self) -> Generator[None]:
+        """Everything in it stands still meanwhile."""
+        members = self.members()
+        for pid in members:
+            _signal(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(members):
+                _signal(pid, signal.SIGCONT)
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Poll `ready`; Failed when the process ends first, or after a minute."""
         deadline = time.monotonic() + START_S
         while not ready():
             if self._root.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"{what}: not ready; its output:\n{self._log.read_text(errors='replace')[-2000:]}")
+                raise Failed(f"{what}: not ready; its output:\n{self.last_words()}")
             time.sleep(0.05)
 
     def members(self) -> list[int]:
@@ -113,6 +140,6 @@ def _stat(pid: int, thread: int | None = None) -> list[str]:
     return text[text.rindex(")") + 2 :].split()
 
 
-def _kill(pid: int) -> None:
+def _signal(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
