@@ -143,11 +143,14 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.body import Inflow
     from servery.gateway.http import HttpFace
     from servery.gateway.link import Link
+    from servery.gateway.minutes import Minutes
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
+    from servery.gateway.table import alone
     from servery.gateway.worker import Worker
     from servery.host.asgi import HttpServer
+    from servery.quota.counters import SqliteCounter
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
 
@@ -173,7 +176,9 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
             spool.append(line)
 
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
-    serving = Serving(snapshot, folder.seal(), make, last_uptime)
+    minutes = Minutes(SqliteCounter(folder.limits), snapshot.workers, clock)
+    make_minute = alone if snapshot.workers == 1 else minutes.make
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, make_minute)
 
     async def read() -> Snapshot:
         return await asyncio.to_thread(read_snapshot, folder.snapshot)
@@ -184,7 +189,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         pipeline = Pipeline(serving.table, spool, clock, dice)
         serving.when_swapped(pipeline.swap)
         repository = Repository(pipeline, link)
-        worker = Worker(pipeline, spool, [serving, link], manifest.server.drain, lifeline.say)
+        worker = Worker(pipeline, spool, [minutes, serving, link], manifest.server.drain, lifeline.say)
         server = HttpServer(
             HttpFace(pipeline, repository, Inflow(manifest.server), worker.unready),
             socket.socket(fileno=settings.listener),

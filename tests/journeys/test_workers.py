@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 import artifacts
 from living import Living, servery, until
@@ -87,6 +90,83 @@ def test_how_many_is_declared_or_counted(tmp_path: Path) -> None:
     with begin(tmp_path, 3) as server:
         assert len(server.workers()) == 3
     assert "a number from 1 to 1024, or auto" in refused(tmp_path, "none")
+
+
+KEY = "servery-test-" + "k" * 32
+
+
+def limited(folder: Path, most: int) -> Living:
+    artifacts.classifier(folder / "m.onnx")
+    key = {"id": "main", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    manifest = {
+        "models": {"m": {"runtime": "onnx", "artifact": "m.onnx", "expose": True}},
+        "tenants": {"acme": {"keys": [key], "limits": {"requests_per_minute": most}}},
+    }
+    return Living(folder, manifest, "--workers", "2")
+
+
+def pinned(server: Living) -> list[http.client.HTTPConnection]:
+    """A connection to each worker."""
+    found: dict[int, http.client.HTTPConnection] = {}
+    extra: list[http.client.HTTPConnection] = []
+    while len(found) < 2:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.connect()
+        ours = connection.sock.getsockname()[1]
+        for number, worker in enumerate(server.workers()):
+            if ask(connection, "GET", "/v2/health/live") and any(
+                one.raddr and one.raddr.port == ours for one in worker.net_connections("tcp")
+            ):
+                found.setdefault(number, connection)
+        extra.append(connection)
+        assert len(extra) < 200
+    for connection in extra:
+        if connection not in found.values():
+            connection.close()
+    return list(found.values())
+
+
+def ask(connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> int:
+    connection.request(method, path, body, {"authorization": f"Bearer {KEY}"})
+    reply = connection.getresponse()
+    reply.read()
+    return reply.status
+
+
+@pytest.mark.parametrize("most", [7, 300])
+def test_a_limit_holds_over_all_workers_exactly(tmp_path: Path, most: int) -> None:
+    with limited(tmp_path, most) as server:
+        until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
+        first, second = pinned(server)
+        statuses = [ask((first, second)[turn % 2], "POST", "/v2/models/m/infer", ASK) for turn in range(most + 30)]
+        # What one worker holds while the other one refuses comes back within two seconds.
+        assert sum(status == 200 for status in statuses) >= most - max(2, most // 20)
+        until(
+            lambda: (
+                ask(first, "POST", "/servery/v1/feedback", "{}") == 429
+                and ask(second, "POST", "/v2/models/m/infer", ASK) == 429
+            )
+        )
+        for connection in (first, second):
+            connection.close()
+        assert server.stop() == 0
+        served, refused = (
+            server.records(f"SELECT count(*) FROM records WHERE outcome = '{outcome}'")[0][0]
+            for outcome in ("served", "refused")
+        )
+        assert served <= most
+        assert refused >= 1
+
+
+def test_a_caller_of_one_worker_gets_the_whole_limit(tmp_path: Path) -> None:
+    with limited(tmp_path, 200) as server:
+        until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
+        first, second = pinned(server)
+        statuses = [ask(first, "POST", "/v2/models/m/infer", ASK) for _ in range(210)]
+        assert statuses == [200] * 200 + [429] * 10
+        assert ask(second, "POST", "/v2/models/m/infer", ASK) == 429
+        for connection in (first, second):
+            connection.close()
 
 
 def refused(folder: Path, workers: str) -> str:

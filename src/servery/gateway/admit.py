@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from servery.gateway.minutes import Minute
 from servery.gateway.receive import Ask
 from servery.gateway.table import Tenancy
+from servery.host.clock import Clock
 from servery.quota.admission import Gate
 from servery.terms.reasons import Reason, Refusal
 
@@ -16,8 +18,8 @@ class Left(Exception):
     """The caller is gone; nobody waits for an answer."""
 
 
-def check_limits(tenancy: Tenancy, now_ns: int) -> None:
-    """Book one request on the tenant's own limits, or refuse it."""
+def check_limits(tenancy: Tenancy, now_ns: int) -> bool:
+    """Book one request on the tenant's own limits, or refuse it. False when `book_later` has to finish this."""
     if tenancy.at_once is not None and tenancy.inside >= tenancy.at_once:
         raise Refusal(
             Reason.RATE_LIMITED,
@@ -25,14 +27,31 @@ def check_limits(tenancy: Tenancy, now_ns: int) -> None:
             f"{tenancy.at_once}; wait for one to end",
             retry_after_s=1.0,
         )
-    if tenancy.minute is not None:
-        wait = tenancy.minute.take(now_ns)
-        if wait:
-            raise Refusal(
-                Reason.RATE_LIMITED,
-                f"this tenant's {tenancy.minute.limit} requests_per_minute are used up; try again in {wait:.1f} s",
-                retry_after_s=wait,
-            )
+    return tenancy.minute is None or book(tenancy.minute, now_ns)
+
+
+def book(minute: Minute, now_ns: int) -> bool:
+    """Book one request of the minute, or refuse it; False when another slice has to be waited for."""
+    wait = minute.take(now_ns)
+    if wait:
+        raise Refusal(
+            Reason.RATE_LIMITED,
+            f"this tenant's {minute.limit} requests_per_minute are used up; try again in {wait:.1f} s",
+            retry_after_s=wait,
+        )
+    return wait is not None
+
+
+async def book_later(minute: Minute, clock: Clock, wait_s: float) -> None:
+    """Book one request once the worker has another slice of the tenant's minute. Refusal."""
+    until_ns = clock.steady_ns() + round(wait_s * 1e9)
+    booked = False
+    while not booked:
+        left_s = (until_ns - clock.steady_ns()) / 1e9
+        if left_s <= 0:
+            raise Refusal(Reason.DEADLINE_EXCEEDED, "the deadline passed while the tenant's limit was looked up")
+        await asyncio.wait((minute.renewal(),), timeout=left_s)
+        booked = book(minute, clock.steady_ns())
 
 
 async def take_turn(turns: Turns, ask: Ask, wait_s: float) -> None:

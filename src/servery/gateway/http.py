@@ -206,6 +206,7 @@ class HttpFace:
             case ["servery", "v1", "feedback"]:
                 _allow(method, "POST")
                 caller = self._pipeline.identify(_key(fields))
+                await self._pipeline.book(caller)
                 accepted = take_feedback(self._pipeline, caller, await self._body(fields, receive))
                 return _json(202, msgspec.json.encode(accepted), _echo(fields))
             case _:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from servery.gateway.admit import Left, Turns, check_limits, leave, take_turn
+from servery.gateway.admit import Left, Turns, book, book_later, check_limits, leave, take_turn
 from servery.gateway.choose import choose
 from servery.gateway.execute import execute
 from servery.gateway.identify import identify
@@ -23,6 +23,7 @@ from servery.gateway.trail import Slots, Trail
 from servery.gateway.unrecorded import Unrecorded
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
+from servery.terms.manifest import DEADLINE_MS
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import AnyLine, Outcome
 from servery.terms.request import Answer, Caller
@@ -132,9 +133,11 @@ class Pipeline:
         return find_entry(table, ask.called, ask.version)
 
     async def _under_a_turn(self, tenancy: Tenancy, entry: Entry, ask: Ask, trail: Trail) -> Answer:
-        check_limits(tenancy, trail.started_ns)
+        booked = check_limits(tenancy, trail.started_ns)
         tenancy.inside += 1
         try:
+            if not booked:
+                await self._book_later(tenancy, min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns))
             if not ask.here:
                 await ask.arrive()
             if not self.turns.enter():
@@ -150,6 +153,16 @@ class Pipeline:
                 leave(self.turns)
         finally:
             tenancy.inside -= 1
+
+    async def book(self, caller: Caller) -> None:
+        """Book one request, which isn't an inference, on the caller's requests per minute. Refusal."""
+        tenancy = self.table.tenancies[caller.tenant]
+        if tenancy.minute is not None and not book(tenancy.minute, self.clock.steady_ns()):
+            await self._book_later(tenancy, round(DEADLINE_MS * 1e6))
+
+    async def _book_later(self, tenancy: Tenancy, allowed_ns: int) -> None:
+        if tenancy.minute is not None:
+            await book_later(tenancy.minute, self.clock, allowed_ns / 1e9)
 
 
 def cut_short() -> Refusal:

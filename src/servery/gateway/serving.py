@@ -9,7 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from servery.gateway.table import Table, Target, Tenancy, compile_table
+from servery.gateway.minutes import MakeMinute
+from servery.gateway.table import Table, Target, Tenancy, alone, compile_table
 from servery.host.service import Service
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
@@ -59,8 +60,10 @@ class Serving:
         secret: bytes,
         make: Callable[[Model, Version, Standing, Placement], Owned],
         ended: Callable[[Owned], None],
+        make_minute: MakeMinute = alone,
     ) -> None:
         self._secret = secret
+        self._make_minute = make_minute
         self._make = make
         self._ended = ended
         self._swapped: Callable[[Table], None] = lambda _: None
@@ -152,7 +155,7 @@ class Serving:
 
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
         targets = {key: one.target for key, one in made.items()}
-        return compile_table(snapshot, targets, self._secret, self._tenancies)
+        return compile_table(snapshot, targets, self._secret, self._tenancies, self._make_minute)
 
     def _retire(self, gone: list[Made]) -> None:
         old = list(self._old)

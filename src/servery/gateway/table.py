@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from servery.gateway.minutes import MakeMinute, Minute, OwnMinute
 from servery.identity.keys import LOCAL_TENANT, Keyring
-from servery.quota.buckets import SlidingMinute
 from servery.routing.next import Kind, Plan, Step
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
@@ -99,10 +99,12 @@ class Entry(msgspec.Struct, frozen=True):
 class Tenancy:
     """What a tenant uses now. Owned by the worker by tenant, so it outlives Tables."""
 
-    __slots__ = ("at_once", "inside", "minute")
+    __slots__ = ("_make", "_tenant", "at_once", "inside", "minute")
 
-    def __init__(self, limits: Limits) -> None:
-        self.minute: SlidingMinute | None = None
+    def __init__(self, tenant: str, limits: Limits, make: MakeMinute) -> None:
+        self._tenant = tenant
+        self._make = make
+        self.minute: Minute | None = None
         self.inside = 0
         self.keep(limits)
 
@@ -113,7 +115,7 @@ class Tenancy:
         if most is None:
             self.minute = None
         elif self.minute is None:
-            self.minute = SlidingMinute(most)
+            self.minute = self._make(self._tenant, most)
         else:
             self.minute.limit = most
 
@@ -168,7 +170,18 @@ class Table(msgspec.Struct, frozen=True):
         return [f"{name}: {self.entries[name].unready}" for name in unready]
 
 
-def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes, tenancies: dict[str, Tenancy]) -> Table:
+def alone(_tenant: str, limit: int) -> Minute:
+    """The minute of a tenant where there is one worker."""
+    return OwnMinute(limit)
+
+
+def compile_table(
+    snapshot: Snapshot,
+    targets: Targets,
+    secret: bytes,
+    tenancies: dict[str, Tenancy],
+    make_minute: MakeMinute = alone,
+) -> Table:
     """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
     manifest = snapshot.manifest
     entries = {name: _route_entry(name, route, snapshot, targets) for name, route in manifest.routes.items()}
@@ -180,7 +193,7 @@ def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes, tenancies
         if tenant in tenancies:
             tenancies[tenant].keep(limit)
         else:
-            tenancies[tenant] = Tenancy(limit)
+            tenancies[tenant] = Tenancy(tenant, limit, make_minute)
     return Table(
         snapshot.epoch,
         manifest,

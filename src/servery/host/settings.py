@@ -40,6 +40,11 @@ class DataFolder:
         return self.path / "took.json"
 
     @property
+    def limits(self) -> Path:
+        """The counter of requests per minute that several workers share."""
+        return self.run / "limits.db"
+
+    @property
     def control(self) -> Path:
         """The socket where workers reach the controller."""
         return self.run / "control.sock"

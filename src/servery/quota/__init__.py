@@ -1,1 +1,1 @@
-"""Limits as single-owner objects whose methods take `now`: no clock of their own."""
+"""Limits as single-owner objects whose methods take `now`, and the counters that workers share."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_SECONDS = 60
+SECONDS = 60
 _NS = 1_000_000_000
 
 
@@ -13,7 +13,7 @@ class SlidingMinute:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._counts = [0] * _SECONDS
+        self._counts = [0] * SECONDS
         self._total = 0
         self._now = 0
 
@@ -24,16 +24,16 @@ class SlidingMinute:
             self._advance(now)
         if self._total < self.limit:
             self._total += 1
-            self._counts[now % _SECONDS] += 1
+            self._counts[now % SECONDS] += 1
             return 0.0
-        oldest = next(age for age in range(_SECONDS - 1, -1, -1) if self._counts[(now - age) % _SECONDS])
-        return max(_SECONDS - oldest - (now_ns % _NS) / _NS, 0.001)
+        oldest = next(age for age in range(SECONDS - 1, -1, -1) if self._counts[(now - age) % SECONDS])
+        return max(SECONDS - oldest - (now_ns % _NS) / _NS, 0.001)
 
     def _advance(self, now: int) -> None:
         passed = now - self._now
         if passed < 0:
             return
-        for second in range(self._now + 1, self._now + min(passed, _SECONDS) + 1):
-            self._total -= self._counts[second % _SECONDS]
-            self._counts[second % _SECONDS] = 0
+        for second in range(self._now + 1, self._now + min(passed, SECONDS) + 1):
+            self._total -= self._counts[second % SECONDS]
+            self._counts[second % SECONDS] = 0
         self._now = now

@@ -1,0 +1,92 @@
+"""The counters that workers share: one suite for all of them."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from servery.quota.counters import MemoryCounter, SqliteCounter
+from servery.quota.leases import NS, Counter
+
+NOW = 10**15
+SECOND = NOW // NS
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Counter]:
+    """Another holder of the same windows."""
+    one = MemoryCounter()
+    return (lambda: one) if request.param == "memory" else (lambda: SqliteCounter(tmp_path / "limits.db"))
+
+
+def test_all_holders_take_from_one_window(make: Callable[[], Counter]) -> None:
+    first, second = make(), make()
+    counts = [(first, second)[turn % 2].take("t", 5, 2, {}, NOW, wanted=True).count for turn in range(7)]
+    assert counts == [1, 1, 1, 1, 1, 0, 0]
+    assert second.take("other", 5, 2, {}, NOW, wanted=True).count == 1
+    assert second.take("t", 6, 2, {}, NOW, wanted=True).count == 1  # the limit has changed
+
+
+def test_what_is_given_back_is_there_again(make: Callable[[], Counter]) -> None:
+    one = make()
+    given = one.take("t", 100, 1, {}, NOW, wanted=True)
+    assert (given.count, given.until) == (5, SECOND + 1)
+    assert one.take("t", 100, 1, {given.until: -5, SECOND: 2}, NOW, wanted=False).count == 0
+    taken = 0
+    while given := one.take("t", 100, 1, {}, NOW, wanted=True).count:
+        taken += given
+    assert taken == 98
+
+
+def test_the_wait_is_until_the_oldest_leaves(make: Callable[[], Counter]) -> None:
+    one = make()
+    one.take("t", 1, 1, {SECOND - 50: 1}, NOW, wanted=False)
+    assert one.take("t", 1, 1, {}, NOW, wanted=True).wait_s == pytest.approx(10)
+    assert one.take("t", 1, 1, {}, NOW + 10 * NS, wanted=True).count == 1
+
+
+def test_what_is_older_than_a_minute_is_forgotten(make: Callable[[], Counter]) -> None:
+    one = make()
+    one.take("t", 1, 1, {SECOND - 60: 100, SECOND - 61: -3}, NOW, wanted=False)
+    assert one.take("t", 1, 1, {}, NOW, wanted=True).count == 1
+    one.close()
+    one.close()
+
+
+TAKES = """
+import sys
+from pathlib import Path
+from servery.quota.counters import SqliteCounter
+one, taken = SqliteCounter(Path(sys.argv[1])), 0
+while given := one.take("t", 3000, 40, {}, 10**15, wanted=True).count:
+    taken += given
+print(taken)
+"""
+
+
+def test_processes_at_once_take_exactly_the_limit(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TAKES, str(tmp_path / "limits.db")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    taken = [int(process.communicate(timeout=50)[0]) for process in running]
+    assert sum(taken) == 3000
+
+
+def test_a_counter_out_of_reach_says_so_and_is_looked_for_again(tmp_path: Path) -> None:
+    one = SqliteCounter(tmp_path / "none" / "limits.db")
+    with pytest.raises(OSError, match="can't be used"):
+        one.take("t", 1, 1, {}, NOW, wanted=True)
+    (tmp_path / "none").mkdir()
+    assert one.take("t", 1, 1, {}, NOW, wanted=True).count == 1
+    other = sqlite3.connect(tmp_path / "none" / "limits.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OSError, match="locked"):
+        one.take("t", 2, 1, {}, NOW, wanted=True)
+    other.execute("ROLLBACK")
+    other.close()
+    assert one.take("t", 2, 1, {}, NOW, wanted=True).count == 1
+    one.close()
