@@ -33,6 +33,7 @@ from servery.terms.record import Uptime
 from servery.terms.tensors import Signature
 
 if TYPE_CHECKING:
+    from servery.gateway.minutes import Minutes
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Owned
@@ -143,14 +144,11 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.body import Inflow
     from servery.gateway.http import HttpFace
     from servery.gateway.link import Link
-    from servery.gateway.minutes import Minutes
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
-    from servery.gateway.table import alone
     from servery.gateway.worker import Worker
     from servery.host.asgi import HttpServer
-    from servery.quota.counters import SqliteCounter
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
 
@@ -176,9 +174,8 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
             spool.append(line)
 
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
-    minutes = Minutes(SqliteCounter(folder.limits), snapshot.workers, clock)
-    make_minute = alone if snapshot.workers == 1 else minutes.make
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, make_minute)
+    minutes = _minutes(folder, snapshot.workers, clock)
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make)
 
     async def read() -> Snapshot:
         return await asyncio.to_thread(read_snapshot, folder.snapshot)
@@ -208,6 +205,14 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         # All is written. Python would wait for the threads, and a call whose caller is gone can't be interrupted.
         sys.stderr.flush()
         os._exit(0)
+
+
+def _minutes(folder: DataFolder, workers: int, clock: Clock) -> Minutes:
+    """How requests per minute are counted."""
+    from servery.gateway.minutes import OwnMinutes, SharedMinutes
+    from servery.quota.counters import SqliteCounter
+
+    return OwnMinutes() if workers == 1 else SharedMinutes(SqliteCounter(folder.limits), workers, clock)
 
 
 def _grpc_server(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from servery.gateway.minutes import Minutes, SharedMinute
+from servery.gateway.minutes import Minute, SharedMinutes
 from servery.host.clock import Clock
 from servery.quota.counters import MemoryCounter
 from servery.quota.leases import NS, Changes, Grant
@@ -21,7 +21,7 @@ class Fickle(MemoryCounter):
         return super().take(tenant, limit, workers, changes, now_ns, wanted)
 
 
-async def ask(minute: SharedMinute, now_ns: int) -> bool:
+async def ask(minute: Minute, now_ns: int) -> bool:
     while (wait := minute.take(now_ns)) is None:
         await minute.renewal()
     return wait == 0.0
@@ -30,7 +30,7 @@ async def ask(minute: SharedMinute, now_ns: int) -> bool:
 def test_without_the_counter_each_goes_on_by_its_own_share() -> None:
     async def scene() -> None:
         now, counter = [10**15], Fickle()
-        minutes = Minutes(counter, 2, Clock(steady_ns=lambda: now[0]))
+        minutes = SharedMinutes(counter, 2, Clock(steady_ns=lambda: now[0]))
         minute = minutes.make("t", 40)
         assert [await ask(minute, now[0]) for _ in range(10)] == [True] * 10
         counter.there = False
@@ -47,7 +47,7 @@ def test_without_the_counter_each_goes_on_by_its_own_share() -> None:
 def test_what_is_not_spent_comes_back_when_the_worker_stops() -> None:
     async def scene() -> None:
         counter, clock = MemoryCounter(), Clock(steady_ns=lambda: 10**15)
-        first, second = Minutes(counter, 2, clock), Minutes(counter, 2, clock)
+        first, second = SharedMinutes(counter, 2, clock), SharedMinutes(counter, 2, clock)
         assert await ask(first.make("t", 400), 10**15)
         await first.drain()
         other = second.make("t", 400)

@@ -13,6 +13,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline, Reply
 from servery.gateway.table import Entry, compile_table
 from servery.host.clock import Dice
@@ -162,7 +163,7 @@ class World:
             target.sure = lambda _: self.draw.choice((0.2, 0.9, float("nan")))
         models = {name: Served((target.version,)) for name, target in self.targets.items()}
         targets = {(name, "1"): target for name, target in self.targets.items()}
-        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", {})
+        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", {}, OwnMinutes().make)
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from servery.host.clock import Clock
+from servery.host.service import Service
 from servery.quota.buckets import SlidingMinute
 from servery.quota.leases import NS, Changes, Counter, Grant, Lease, share_alone
 
@@ -31,6 +32,9 @@ class Minute(Protocol):
         ...
 
 
+MakeMinute = Callable[[str, int], Minute]  # of a tenant with this limit
+
+
 class OwnMinute(SlidingMinute):
     """One tenant's minute in the only worker."""
 
@@ -46,7 +50,7 @@ class OwnMinute(SlidingMinute):
 class SharedMinute:
     """One tenant's minute in one of several workers."""
 
-    def __init__(self, tenant: str, limit: int, minutes: Minutes) -> None:
+    def __init__(self, tenant: str, limit: int, minutes: SharedMinutes) -> None:
         self.limit = limit
         self._tenant = tenant
         self._minutes = minutes
@@ -103,8 +107,33 @@ class SharedMinute:
             self._renewing = asyncio.get_running_loop().create_task(self._renew(wanted=False))
 
 
-class Minutes:
-    """A Service: the minutes of all tenants in one of `workers` workers. `counter` is used in a thread of its own."""
+class Minutes(Service, Protocol):
+    """The minutes of all tenants in one worker."""
+
+    def make(self, tenant: str, limit: int) -> Minute:
+        """The minute of a tenant that had none."""
+        ...
+
+
+class OwnMinutes:
+    """Those of the only worker."""
+
+    name = "limits"
+    unready = ""
+
+    def make(self, tenant: str, limit: int) -> Minute:  # noqa: ARG002
+        """As of Minutes."""
+        return OwnMinute(limit)
+
+    async def start(self) -> None:
+        """Nothing is needed."""
+
+    async def drain(self) -> None:
+        """Nothing is shared."""
+
+
+class SharedMinutes:
+    """Those of one of `workers` workers. `counter` is used in a thread of its own."""
 
     name = "limits"
     unready = ""
@@ -116,8 +145,8 @@ class Minutes:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="limits")
         self._made: list[SharedMinute] = []
 
-    def make(self, tenant: str, limit: int) -> SharedMinute:
-        """The minute of a tenant that had none."""
+    def make(self, tenant: str, limit: int) -> Minute:
+        """As of Minutes."""
         minute = SharedMinute(tenant, limit, self)
         self._made.append(minute)
         return minute
@@ -137,6 +166,3 @@ class Minutes:
             await minute.close()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._counter.close)
         self._thread.shutdown(wait=True)
-
-
-MakeMinute = Callable[[str, int], Minute]

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from servery.gateway.minutes import MakeMinute
-from servery.gateway.table import Table, Target, Tenancy, alone, compile_table
+from servery.gateway.table import Table, Target, Tenancy, compile_table
 from servery.host.service import Service
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
@@ -60,7 +60,7 @@ class Serving:
         secret: bytes,
         make: Callable[[Model, Version, Standing, Placement], Owned],
         ended: Callable[[Owned], None],
-        make_minute: MakeMinute = alone,
+        make_minute: MakeMinute,
     ) -> None:
         self._secret = secret
         self._make_minute = make_minute

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from servery.gateway.minutes import MakeMinute, Minute, OwnMinute
+from servery.gateway.minutes import MakeMinute, Minute
 from servery.identity.keys import LOCAL_TENANT, Keyring
 from servery.routing.next import Kind, Plan, Step
 from servery.routing.static import Static
@@ -170,17 +170,12 @@ class Table(msgspec.Struct, frozen=True):
         return [f"{name}: {self.entries[name].unready}" for name in unready]
 
 
-def alone(_tenant: str, limit: int) -> Minute:
-    """The minute of a tenant where there is one worker."""
-    return OwnMinute(limit)
-
-
 def compile_table(
     snapshot: Snapshot,
     targets: Targets,
     secret: bytes,
     tenancies: dict[str, Tenancy],
-    make_minute: MakeMinute = alone,
+    make_minute: MakeMinute,
 ) -> Table:
     """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
     manifest = snapshot.manifest
