@@ -1,6 +1,6 @@
 """Servery against other model servers, each on the same core, in turn; see README.md beside this file.
 
-python benchmarks/bench_peers.py [--only NAMES] [--rounds 3] [--seconds 3] [--into FOLDER]
+python benchmarks/bench_peers.py [--only NAMES] [--rounds 4] [--seconds 2] [--into FOLDER]
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def say(line: str) -> None:
 def _plan() -> Plan:
     parser = argparse.ArgumentParser(description="Servery against other model servers, each on the same core, in turn.")
     parser.add_argument("--only", default="", help="contenders with one of these in their names, with commas between")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each cell of each round")
+    parser.add_argument("--rounds", type=int, default=4, help="an even number, so that each is first as often")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each cell of each round")
     parser.add_argument("--into", type=Path, default=HERE / "results", help="folder for the page")
     given = parser.parse_args()
     parts = given.only.lower().split(",")
@@ -91,8 +91,9 @@ def _block(plan: Plan, contender: Contender, missing: str) -> Block:
     with tempfile.TemporaryDirectory(prefix="servery-peers-", ignore_cleanup_errors=True) as folder:
         try:
             return _measure(plan, contender, version, Path(folder))
-        except Failed as failed:
-            return Block(contender.name, words(contender), version, missing=str(failed))
+        except Exception as error:  # one contender's trouble ends no other's run
+            reason = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+            return Block(contender.name, words(contender), version, missing=reason)
 
 
 def _measure(plan: Plan, contender: Contender, version: str, folder: Path) -> Block:

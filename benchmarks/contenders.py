@@ -12,6 +12,7 @@ import msgspec
 
 HERE = Path(__file__).parent
 APPS = HERE / "peers"
+PROTO = HERE.parent / "src" / "servery" / "wire" / "proto"
 ENVIRONMENTS = Path(sys.prefix) / "peers"  # in .venv, which git ignores
 INSTALL_S = 900
 
@@ -44,6 +45,7 @@ class Contender(msgspec.Struct, frozen=True):
             "HOME": str(folder),
             "BENTOML_HOME": str(folder / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "true",
+            "PYTHONPATH": f"{APPS}:{PROTO}",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
         }
@@ -59,7 +61,7 @@ CONTENDERS = (
     Contender("MLServer", "mlserver_app.py", "mlserver", "mlserver", grpc=True),
     Contender("LitServe", "litserve_app.py", "litserve", "litserve"),
     Contender("BentoML", "bentoml_app.py", "bentoml", "bentoml"),
-    Contender("Ray Serve", "ray_app.py", "ray", "ray"),
+    Contender("Ray Serve", "ray_app.py", "ray", "ray", grpc=True),
 )
 
 

@@ -1,4 +1,4 @@
-"""Ray Serve: one replica behind its proxy, in a Ray of its own on loopback."""
+"""Ray Serve: one replica behind its proxy, over HTTP and gRPC, in a Ray of its own on loopback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import threading
 from typing import Any
 
+import numpy as np
+import open_inference_grpc_pb2 as pb
 import ray
 from linear import Linear
 from ray import serve
@@ -22,6 +24,15 @@ class Rows:
     async def __call__(self, request: Request) -> dict[str, Any]:
         return self._model.answer(await request.json())
 
+    async def ModelInfer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:  # noqa: N802 (its name over gRPC)
+        rows = np.frombuffer(request.raw_input_contents[0], "<f4").reshape(request.inputs[0].shape)
+        label, probabilities = self._model.predict(rows)
+        response = pb.ModelInferResponse(model_name=request.model_name)
+        for name, datatype, array in (("label", "INT64", label), ("probabilities", "FP32", probabilities)):
+            response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+            response.raw_output_contents.append(array.tobytes())
+        return response
+
 
 if __name__ == "__main__":
     ended = threading.Event()
@@ -33,9 +44,12 @@ if __name__ == "__main__":
         object_store_memory=200_000_000,
         log_to_driver=False,
         _temp_dir=sys.argv[1],
-        runtime_env={"env_vars": {"PEER_MODEL": os.environ["PEER_MODEL"]}},
     )
-    serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PEER_PORT"])}, proxy_location="HeadOnly")
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": int(os.environ["PEER_PORT"])},
+        grpc_options={"port": int(os.environ["PEER_GRPC_PORT"]), "grpc_servicer_functions": ["ray_oip.add_inference"]},
+        proxy_location="HeadOnly",
+    )
     serve.run(Rows.bind(), route_prefix="/v2/models/rows/infer")
     ended.wait()
     ray.shutdown()
