@@ -167,7 +167,8 @@ def _grpc(plan: Plan, made: Artifacts, both: tuple[Side, Side]) -> tuple[Result,
 
 
 def _cell(plan: Plan, row: Row, theirs: Side, ours: Side) -> Result:
-    return measure(row, theirs, ours, pairs=plan.rounds, seconds=plan.seconds, say=say, warm_s=1.0)
+    warm_s = 1.0 if row.in_flight == IN_FLIGHT[0] else 0.0  # once for each face
+    return measure(row, theirs, ours, pairs=plan.rounds, seconds=plan.seconds, say=say, warm_s=warm_s)
 
 
 def _open(plan: Plan, made: Artifacts, side: Side, idle: Side, rate: float, share: float) -> Opened:

@@ -93,7 +93,7 @@ def measure(
     warm_s: float = 2.0,
 ) -> Result:
     """Warm both up, then `pairs` runs of each; which goes first alternates, so that a steady drift cancels."""
-    for side in (floor, other):
+    for side in (floor, other) if warm_s else ():
         _one(row, side, side, min(warm_s, seconds))
     kept: list[Pair] = []
     faults: list[str] = []
