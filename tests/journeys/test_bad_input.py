@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 
 from server import pack_bytes, post, tensor, with_binary
@@ -156,7 +160,6 @@ BLOCKS: list[tuple[str, bytes, str, str]] = [
     ("digits of elsewhere", binary(X.tobytes(), 16), "²", "must be a count of bytes"),
     ("endless length", binary(X.tobytes(), 16), "9" * 4000, "must be a count of bytes"),
     ("length beyond the body", binary(X.tobytes(), 16), "100000", "is 100000, but the body has"),
-    ("length 0", binary(X.tobytes(), 16), "0", "not JSON"),
     ("length too short", binary(X.tobytes(), 16), str(JSON_LENGTH - 1), "not JSON"),
     ("length too long", binary(X.tobytes(), 16), str(JSON_LENGTH + 1), "not JSON"),
     ("size negative", binary(X.tobytes(), -1), "", "tensor 'x': binary_data_size must be a count of bytes"),
@@ -208,7 +211,10 @@ def test_data_beside_a_block_is_refused(server: Watched) -> None:
         ("/v1/models", "nothing at"),
         ("/v3", "nothing at"),
         ("//v2", "nothing at"),
-        ("/v2/models", "nothing at"),
+        ("/v2/logging", "there are no log settings"),
+        ("/v2/trace/setting", "there are no trace settings"),
+        ("/v2/systemsharedmemory/status", "no memory shared with callers"),
+        ("/v2/cudasharedmemory/region/r/register", "no memory shared with callers"),
         ("/v2/health", "nothing at"),
         ("/v2/../../../../etc/passwd", "nothing at"),
         ("/v2/models/..%2f..%2f..%2fetc%2fpasswd", "no route or model is called '../../../etc/passwd'"),
@@ -270,10 +276,53 @@ def test_other_methods_are_a_405_that_names_the_one(server: Watched, path: str, 
     server.check_unharmed()
 
 
-def test_an_encoded_body_is_a_415(server: Watched) -> None:
-    for path in ("/v2/models/m/infer", "/v2/models/m/versions/1/infer", "/servery/v1/feedback"):
-        for encoding in ("gzip", "br", "deflate", "identity, gzip", "GZIP"):
+def test_a_coding_that_is_not_known_is_a_415(server: Watched) -> None:
+    for path in ("/v2/models/m/infer", "/v2/models/%6d/infer", "/servery/v1/feedback"):
+        for encoding in ("br", "identity, gzip", "zstd", "gzip, gzip"):
             reply = server.ask("POST", path, b"\x1f\x8b", {"content-encoding": encoding})
             assert reply.status == 415, (path, encoding)
-            assert encoding in reply.error
+            assert "send gzip, deflate, or the body as it is" in reply.error
     assert server.infer("m", fine(), {"content-encoding": "identity"}).status == 200
+
+
+WHOLE = gzip.compress(json.dumps(fine()).encode())
+BROKEN = {
+    "not gzip": b"plain text",
+    "ends early": WHOLE[:-1],
+    "ends at once": b"",
+    "a wrong checksum": WHOLE[:-8] + bytes(8),
+    "more behind it": WHOLE + b"x",
+    "twice": WHOLE + WHOLE,
+}
+
+
+@pytest.mark.parametrize("path", ["/v2/models/m/infer", "/v2/models/%6d/infer"])
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_body_that_is_not_what_its_coding_says_is_a_400(server: Watched, path: str, what: str) -> None:
+    reply = server.ask("POST", path, BROKEN[what], {"content-encoding": "gzip"})
+    assert reply.status == 400, reply.body
+    assert "gzip" in reply.error
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_decompression_bomb_is_a_413_and_takes_no_memory(server: Watched, coding: str) -> None:
+    """2 GiB of zeros in 2 MB."""
+    stream = zlib.compressobj(9, zlib.DEFLATED, 31 if coding == "gzip" else 15)
+    bomb = b"".join([*[stream.compress(bytes(1 << 24)) for _ in range(128)], stream.flush()])
+    before = peak_mb(server)
+    reply = server.ask("POST", "/v2/models/m/infer", bomb, {"content-encoding": coding})
+    assert reply.status == 413, reply.body
+    assert "once it is decoded" in reply.error
+    assert peak_mb(server) - before < 300
+
+
+def peak_mb(server: Watched) -> int:
+    """The most memory that the worker ever had."""
+    assert server.process is not None
+    (worker,) = [
+        one
+        for one in psutil.Process(server.process.pid).children()
+        if "servery.wiring worker" in " ".join(one.cmdline())
+    ]
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) >> 10

@@ -103,7 +103,7 @@ def test_the_server_and_its_models_describe_themselves(client: Any, server: Serv
     told = client.get_server_metadata(as_json=True)
     assert told["name"] == "servery"
     assert told["version"] == server.get("/v2").json["version"]
-    assert told["extensions"] == ["model_repository", "statistics"]
+    assert told["extensions"] == ["model_configuration", "model_repository", "statistics"]
     for name in ("sure", "digits", ODD, "pair"):
         got = client.get_model_metadata(name)
         said = server.get("/v2/models/" + quote(name, safe="")).json
@@ -133,10 +133,9 @@ def test_the_health_service_agrees_with_readiness(channel: grpc.Channel, client:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("ModelConfig", "ModelMetadata"),
         ("TraceSetting", "Record"),
         ("LogSettings", "stderr"),
-        *[(f"{kind}SharedMemory{verb}", "raw_input_contents")
+        *[(f"{kind}SharedMemory{verb}", "sent with the request")
           for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")],
     ],
 )  # fmt: skip
@@ -145,6 +144,27 @@ def test_what_is_not_there_says_what_is(channel: grpc.Channel, name: str, instea
     assert ended.code == "UNIMPLEMENTED"
     assert instead in ended.message
     assert name in ended.message
+
+
+def test_a_models_configuration_is_the_same_as_over_http(client: Any, server: Server) -> None:
+    for name in ("same-fp32", "words", "digits"):
+        told = client.get_model_config(name, as_json=True)["config"]
+        also = server.get(f"/v2/models/{name}/config").json
+        assert told["name"] == also["name"] == name
+        for part in ("input", "output"):
+            assert [(one["name"], one["data_type"], [int(size) for size in one["dims"]]) for one in told[part]] == [
+                (one["name"], one["data_type"], one["dims"]) for one in also[part]
+            ]
+        assert told.get("max_batch_size", 0) == also["max_batch_size"]
+    with pytest.raises(InferenceServerException, match="nobody"):
+        client.get_model_config("nobody")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_compressed_both_ways(client: Any, coding: str) -> None:
+    x = draw(500)
+    given = client.infer("any", [fed("x", x, "FP32")], compression_algorithm=coding)
+    np.testing.assert_array_equal(given.as_numpy("y"), x)
 
 
 # Infer

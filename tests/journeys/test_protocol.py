@@ -97,7 +97,8 @@ def test_the_server_describes_itself(server: Server) -> None:
         reply = server.get(path)
         assert reply.status == 200
         assert reply.json["name"] == "servery"
-        assert reply.json["extensions"] == ["binary_tensor_data", "model_repository", "statistics"]
+        told = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+        assert reply.json["extensions"] == told
         assert reply.json["version"]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from servery.gateway.admit import Left
 from servery.terms.manifest import Server
 from servery.terms.reasons import Reason, Refusal
+from servery.wire.coding import decoded, is_coded
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -53,6 +55,14 @@ class Inflow:
         finally:
             self._held -= size
         return b"".join(parts)
+
+    async def decoded(self, fields: Mapping[bytes, bytes], body: bytes) -> bytes:
+        """The body as it was before its Content-Encoding, decoded off the event loop. Refusal."""
+        encoding = fields[b"content-encoding"]
+        if not is_coded(encoding):
+            return body
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, decoded, encoding, body, self._largest)
 
     def _too_large(self, size: int) -> Refusal:
         return Refusal(

@@ -18,7 +18,8 @@ from servery.gateway.rpc_ask import Fields, GrpcAsk, Pairs, key_of, of_refusal, 
 from servery.host.eager import eagerly
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Caller
-from servery.wire import oip_grpc
+from servery.wire import absent, oip_grpc
+from servery.wire.config import encode_config_grpc
 from servery.wire.proto import open_inference_grpc_pb2 as pb
 from servery.wire.repository import encode_index_grpc, encode_statistics_grpc
 from servery.wire.status import GRPC_STATUS
@@ -28,16 +29,7 @@ log = logging.getLogger("servery.grpc")
 SERVICE = "inference.GRPCInferenceService"
 _END: Any = vars(grpc.aio)["EOF"]  # its types leave it out
 _KEPT = 1024
-_EXTENSIONS = ("model_repository", "statistics")
-# What a Triton server has and this one hasn't, and what to use instead.
-_INSTEAD = {
-    "ModelConfig": "a model's inputs and outputs are in ModelMetadata, the rest is in the manifest",
-    "TraceSetting": "every request leaves a Record, and logs go to the server's stderr",
-    "LogSettings": "logs go to the server's stderr",
-} | dict.fromkeys(
-    (f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")),
-    "send tensors in the messages, as raw_input_contents",
-)
+_EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 
 
 class Context(Protocol):
@@ -75,11 +67,12 @@ class GrpcFace:
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
+            "ModelConfig": self._model_config,
             "ModelStatistics": self._model_statistics,
             "RepositoryIndex": self._repository_index,
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
-            **{name: _absent(name) for name in _INSTEAD},
+            **{name: _absent(name) for name in absent.BY_RPC},
         }
         methods: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(_guarded(method)) for name, method in unary.items()
@@ -130,6 +123,11 @@ class GrpcFace:
         if entry.unready and not entry.signature.inputs:
             raise Refusal(entry.refusal, f"'{asked.name}' can't answer: {entry.unready}")
         return oip_grpc.encode_model_metadata(entry.name, entry.signature, entry.versions)
+
+    async def _model_config(self, message: bytes, fields: Fields, _context: Context) -> bytes:
+        self._pipeline.identify(key_of(fields))
+        asked = _parse(pb.ModelConfigRequest, message)
+        return encode_config_grpc(self._repository.config(asked.name, asked.version))
 
     async def _model_statistics(self, message: bytes, fields: Fields, _context: Context) -> bytes:
         caller = self._pipeline.identify(key_of(fields))
@@ -259,7 +257,7 @@ async def _abort(context: Context, refusal: Refusal, more: Pairs) -> NoReturn:
 
 def _absent(name: str) -> Method:
     async def refuse(_message: bytes, _fields: Fields, _context: Context) -> bytes:
-        raise Refusal(Reason.METHOD_NOT_ALLOWED, f"{name} is not offered: {_INSTEAD[name]}")
+        raise Refusal(Reason.METHOD_NOT_ALLOWED, f"{name} is not offered: {absent.BY_RPC[name]}")
 
     return refuse
 

@@ -22,22 +22,27 @@ from servery.gateway.repository import Repository, over_http
 from servery.gateway.table import Entry
 from servery.host.asgi import Gone, Headers, Response
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.request import Answer, Inference
-from servery.wire import oip
+from servery.terms.request import Answer, Caller, Inference
+from servery.wire import absent, oip
+from servery.wire.coding import chosen, encoded, is_coded
+from servery.wire.config import encode_config
 from servery.wire.repository import encode_statistics
 from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
 
 Send = Callable[[Message], Awaitable[None]]
 HeaderMap = dict[bytes, bytes]
 
-EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 _JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b"
 _ANSWER_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b%b"
 _BINARY_HEAD = (
     b"content-type: application/octet-stream\r\ncontent-length: %d\r\ninference-header-content-length: %d\r\n%b%b"
 )
+_VERBS = ("infer", "ready", "stats", "config")
 _CLOSE = b"connection: close\r\n"
 _KEPT = 1024
+# A reply below this size isn't compressed, and one above the other not on the event loop.
+_WORTH_BYTES, _LONG_BYTES = 1024, 65_536
 _PLAIN_BYTES = 1024  # a body of this size may stay unread without closing the connection
 
 
@@ -49,7 +54,6 @@ class HttpAsk:
 
     __slots__ = (
         "_body",
-        "_encoding",
         "_fetch",
         "_fields",
         "_gone",
@@ -57,6 +61,7 @@ class HttpAsk:
         "_timeout",
         "called",
         "chunks",
+        "coding",
         "echo",
         "here",
         "json_length",
@@ -89,9 +94,9 @@ class HttpAsk:
         self.long = fetch is not None and _may_be_unread(fields)
         self.chunks: list[oip.Chunk] = []
         self.json_length = 0
+        self.coding = b""  # of the chunks
         self._header_length = get(b"inference-header-content-length")
         self._timeout = get(b"servery-timeout-ms")
-        self._encoding = get(b"content-encoding")
         self._body = body
         self._gone = gone
         self._fetch = fetch
@@ -110,12 +115,22 @@ class HttpAsk:
             self.here = True
 
     def decode(self) -> Inference:
-        if self._encoding is not None:
-            _check_encoding(self._encoding)
         return oip.decode_infer(self._body, self._header_length)
 
     def encode(self, entry: Entry, inference: Inference, answer: Answer) -> None:
         self.chunks, self.json_length = oip.encode_infer(entry.name, entry.version, inference, answer)
+
+    async def compress(self, accepted: bytes) -> None:
+        """Encode the chunks as the caller likes them, where that is worth it."""
+        size = sum([len(chunk) for chunk in self.chunks])
+        if size < _WORTH_BYTES or not (coding := chosen(accepted)):
+            return
+        chunks = self.chunks
+        loop = asyncio.get_running_loop()
+        self.chunks = [
+            encoded(coding, chunks) if size < _LONG_BYTES else await loop.run_in_executor(None, encoded, coding, chunks)
+        ]
+        self.coding = coding
 
     async def left(self) -> None:
         await self._gone()
@@ -148,8 +163,11 @@ class HttpFace:
             if named is None:  # the Table was swapped while the body arrived
                 raise Refusal(Reason.NOT_FOUND, "this route or model was just removed")
             caller = self._pipeline.identify(_key(fields))
-            ask = HttpAsk(*named, fields, body, gone)
-            return self._response(ask, await self._pipeline.answer(caller, ask))
+            if b"content-encoding" in fields:
+                ask = HttpAsk(*named, fields, b"", gone, functools.partial(self._inflow.decoded, fields, body))
+            else:
+                ask = HttpAsk(*named, fields, body, gone)
+            return await self._answer(caller, ask, fields)
         except Refusal as refusal:
             return _refused(refusal, _echo(fields))
 
@@ -201,6 +219,10 @@ class HttpFace:
             case ["v2", "models", "stats"] if "stats" not in self._pipeline.table.entries:
                 _allow(method, "GET")
                 return await self._statistics("", "", fields)
+            case ["v2", "models"]:
+                _allow(method, "GET")
+                self._pipeline.identify(_key(fields))
+                return _json(200, oip.encode({"models": list(self._pipeline.table.entries)}), _echo(fields))
             case ["v2", "models", _, *_]:
                 return await self._model(method, path[2:], fields, receive, gone)
             case ["servery", "v1", "feedback"]:
@@ -210,7 +232,8 @@ class HttpFace:
                 accepted = take_feedback(self._pipeline, caller, await self._body(fields, receive))
                 return _json(202, msgspec.json.encode(accepted), _echo(fields))
             case _:
-                raise Refusal(Reason.NOT_FOUND, f"there is nothing at {scope['path'][:128]}; the API begins at /v2")
+                told = _absent(path) or "the API begins at /v2"
+                raise Refusal(Reason.NOT_FOUND, f"there is nothing at {scope['path'][:128]}; {told}")
 
     async def _model(
         self, method: str, parts: list[str], fields: HeaderMap, receive: Receive, gone: Gone
@@ -220,11 +243,13 @@ class HttpFace:
             _allow(method, "POST")
             caller = self._pipeline.identify(_key(fields))
             ask = HttpAsk(called, version, fields, b"", gone, functools.partial(self._body, fields, receive))
-            return self._response(ask, await self._pipeline.answer(caller, ask))
+            return await self._answer(caller, ask, fields)
         _allow(method, "GET")
         if verb == "stats":
             return await self._statistics(called, version, fields)
         self._pipeline.identify(_key(fields))
+        if verb == "config":
+            return _json(200, encode_config(self._repository.config(called, version)), _echo(fields))
         entry = find_entry(self._pipeline.table, called, version)
         unready = entry.unready
         if verb == "ready":
@@ -238,6 +263,12 @@ class HttpFace:
         caller = self._pipeline.identify(_key(fields))
         statistics = await self._repository.statistics(caller, called, version)
         return _json(200, encode_statistics(statistics), _echo(fields))
+
+    async def _answer(self, caller: Caller, ask: HttpAsk, fields: HeaderMap) -> Response | None:
+        reply = await self._pipeline.answer(caller, ask)
+        if b"accept-encoding" in fields and reply.answer is not None:
+            await ask.compress(fields[b"accept-encoding"])
+        return self._response(ask, reply)
 
     def _response(self, ask: HttpAsk, reply: Reply) -> Response | None:
         """What goes on the wire for a Reply; None when the caller has left."""
@@ -253,6 +284,8 @@ class HttpFace:
             head = _ANSWER_HEAD % (size, record_id, who)
         else:
             head = _BINARY_HEAD % (size, ask.json_length, record_id, who)
+        if ask.coding:
+            head += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % ask.coding
         if answer.degraded:
             head += b"servery-degraded: %b\r\n" % answer.degraded.encode()
         return Response(200, head + ask.echo, chunks)
@@ -289,17 +322,10 @@ class HttpFace:
     async def _body(self, fields: HeaderMap, receive: Receive) -> bytes:
         if b"content-length" in fields:
             self._inflow.check_length(fields[b"content-length"])
-        if b"content-encoding" in fields:
-            _check_encoding(fields[b"content-encoding"])
-        return await self._inflow.body(receive)
-
-
-def _check_encoding(encoding: bytes) -> None:
-    if encoding.lower() != b"identity":
-        raise Refusal(
-            Reason.UNSUPPORTED_ENCODING,
-            f"Content-Encoding '{encoding.decode('latin-1')[:32]}' is not understood; send the body as it is",
-        )
+        if b"content-encoding" not in fields:
+            return await self._inflow.body(receive)
+        is_coded(fields[b"content-encoding"])  # or it need not be read
+        return await self._inflow.decoded(fields, await self._inflow.body(receive))
 
 
 def _key(fields: HeaderMap) -> bytes | None:
@@ -323,12 +349,25 @@ def _segments(raw_path: bytes) -> list[str]:
 
 
 def _named(parts: list[str]) -> tuple[str, str, str]:
-    """(name, version or "", "infer", "ready", "stats" or "") of what follows /v2/models/: some clients leave a name's slash as it is."""
-    verb = parts[-1] if len(parts) > 1 and parts[-1] in ("infer", "ready", "stats") else ""
+    """(name, version or "", one of _VERBS or "") of what follows /v2/models/: some clients leave a name's slash as it is."""
+    verb = parts[-1] if len(parts) > 1 and parts[-1] in _VERBS else ""
     parts = parts[:-1] if verb else parts
     if len(parts) > 2 and parts[-2] == "versions":
         return "/".join(parts[:-2]), parts[-1], verb
     return "/".join(parts), "", verb
+
+
+def _absent(path: list[str]) -> str:
+    """What to use instead, where a path is one of Triton's."""
+    match path:
+        case ["v2", "logging"]:
+            return absent.LOGGING
+        case ["v2", "trace", "setting"]:
+            return absent.TRACE
+        case ["v2", "systemsharedmemory" | "cudasharedmemory", *_]:
+            return absent.SHARED_MEMORY
+        case _:
+            return ""
 
 
 def _allow(method: str, allowed: str) -> None:

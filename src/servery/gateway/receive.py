@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from servery.gateway.table import Entry
 from servery.gateway.trail import Trail
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Array, Inference, Request, Tensor
 from servery.terms.tensors import TensorSpec
+from servery.wire.tensors import from_raw
 
 
 class Ask(Protocol):
@@ -50,6 +53,8 @@ class Ask(Protocol):
 def receive(ask: Ask, entry: Entry, trail: Trail) -> Request:
     """Decode the ask and hold it against the Route's inputs, outputs and deadline."""
     inference = ask.decode()
+    if inference.raw is not None:
+        inference = _named(inference, inference.raw, entry)
     feeds, rows = _feeds(inference, entry)
     trail.rows = rows
     if inference.wanted:
@@ -70,6 +75,14 @@ def stated_timeout_ns(header: bytes | str) -> int:
     if not 0 < timeout_ns < math.inf:
         raise Refusal(Reason.INVALID_REQUEST, "servery-timeout-ms must be a number of milliseconds above 0")
     return max(round(timeout_ns), 1)
+
+
+def _named(inference: Inference, raw: bytes, entry: Entry) -> Inference:
+    """A body that is nothing but data, as the only input's: one free size follows from its length."""
+    if len(entry.inputs) != 1:
+        raise _bad(f"'{entry.name}' takes {_list(entry.inputs)}: name them; data alone is for models with one input")
+    ((name, spec),) = entry.inputs.items()
+    return replace(inference, inputs=(Tensor(name, spec.datatype, from_raw(spec, raw)),))
 
 
 def _feeds(inference: Inference, entry: Entry) -> tuple[dict[str, Array], int]:

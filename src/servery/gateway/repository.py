@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from servery.batching.queue import limits_of
 from servery.gateway.pipeline import Pipeline, find_entry
 from servery.gateway.table import Target
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Caller
 from servery.terms.statistics import State, VersionStatistics
+from servery.wire.config import Config
 from servery.wire.repository import decode_change, decode_index, encode_index
 
 
@@ -31,6 +33,30 @@ class Repository:
         """Every Version that the caller may know of; only those that answer with `ready`."""
         states = [_state_of(target) for target in self._known(caller)]
         return [state for state in states if state.state == "READY" or not ready]
+
+    def config(self, called: str, version: str) -> Config:
+        """How a Route, or a Version of a Model, is called. Refusal."""
+        table = self._pipeline.table
+        entry = find_entry(table, called, version)
+        if entry.unready and not entry.signature.inputs:
+            raise Refusal(entry.refusal, f"'{called}' can't answer: {entry.unready}")
+        signature, versions = entry.signature, (entry.version,) if version else entry.versions
+        if not entry.versions:
+            return Config(called, signature.platform, "", (), 0, 0, signature.inputs, signature.outputs, 1, "cpu")
+        model = table.manifest.models[called]
+        limits = limits_of(model, signature)
+        return Config(
+            called,
+            signature.platform,
+            model.runtime,
+            versions,
+            limits.max_rows if limits.max_rows > 1 else 0,
+            limits.max_wait_ns // 1000,
+            signature.inputs,
+            signature.outputs,
+            model.replicas or 1,
+            model.device,
+        )
 
     async def load(self, caller: Caller, model: str, parameters: Collection[str]) -> None:
         """Have the model's artifacts read again, and served once all workers have them. Refusal."""

@@ -53,6 +53,7 @@ class Inference(msgspec.Struct, frozen=True, gc=False):
     binary: bool  # the form of outputs that aren't listed
     timeout_ns: int  # 0: none stated
     parameters: Parameters = ()  # of the request, but those that the protocol itself reads
+    raw: bytes | None = None  # the data of the one input, whose name and type weren't said
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

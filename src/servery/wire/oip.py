@@ -98,12 +98,16 @@ encode = msgspec.json.Encoder().encode
 def decode_infer(body: bytes, header_length: bytes | None) -> Inference:
     """The Inference in a body of JSON, or of JSON (`header_length` bytes of it) followed by binary blocks.
 
+    With a `header_length` of 0 the whole body is the data of the only input, as Triton takes it.
+
     Raises Refusal(INVALID_REQUEST) naming the field or tensor that is wrong.
     """
     binary: memoryview | None = None
     text: bytes | memoryview = body
     if header_length is not None:
         size = _header_size(header_length, len(body))
+        if not size:
+            return Inference("", (), (), binary=True, timeout_ns=0, raw=body)
         text, binary = memoryview(body)[:size], memoryview(body)[size:]
     try:
         head = _decode_head(text)

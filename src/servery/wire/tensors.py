@@ -14,7 +14,7 @@ import numpy as np
 
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Array
-from servery.terms.tensors import DATATYPES
+from servery.terms.tensors import DATATYPES, TensorSpec
 
 Buffer = bytes | memoryview | msgspec.Raw
 
@@ -151,6 +151,24 @@ def from_binary(name: str, datatype: str, shape: list[int], raw: memoryview) -> 
         raise bad(f"tensor '{name}': BOOL elements must be the bytes 0 or 1")
     array = np.ndarray(shape, dtype, raw)
     return array if array.flags.aligned else array.copy()
+
+
+def from_raw(spec: TensorSpec, raw: bytes) -> Array:
+    """The array of an input that is sent as nothing but its data. One free size follows from the length; the other free
+    ones are 1. BYTES are one element, without its length in front.
+    """
+    shape = [1 if size < 0 else size for size in spec.shape]
+    if spec.datatype == "BYTES":
+        if math.prod(shape) != 1:
+            raise bad(f"tensor '{spec.name}' has several elements: data alone is for one")
+        return np.array([raw], object).reshape(shape)
+    free = [at for at, size in enumerate(spec.shape) if size < 0]
+    one = math.prod(shape) * DTYPES[spec.datatype].itemsize
+    if free and one:
+        if len(raw) % one:
+            raise bad(f"tensor '{spec.name}': {len(raw)} bytes don't make whole rows of {one} bytes")
+        shape[free[0]] = len(raw) // one
+    return from_binary(spec.name, spec.datatype, shape, memoryview(raw))
 
 
 def _from_length_prefixed(name: str, shape: list[int], raw: memoryview, count: int) -> Array:
