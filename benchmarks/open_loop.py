@@ -47,6 +47,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.due_ns = 0
+        self.busy = False
         self.held = b""
 
     def body(self) -> bytes | None:
@@ -113,7 +114,8 @@ class Generator:
                 now = clock()
                 next_one += 1
             for fd, _ in self._epoll.poll(0):
-                self._take(self._by_fd[fd])
+                if fd in self._by_fd:  # its send may have failed since
+                    self._take(self._by_fd[fd])
             if now > give_up:
                 return
 
@@ -121,11 +123,16 @@ class Generator:
         if not self._idle and len(self._by_fd) >= MOST_CONNECTIONS:
             self._waiting.append(due_ns)
             return
-        self._send(self._idle.pop() if self._idle else self._open(), due_ns)
+        try:
+            connection = self._idle.pop() if self._idle else self._open()
+        except OSError:
+            self.broken += 1
+            return
+        self._send(connection, due_ns)
         self.late_ns.append(time.perf_counter_ns() - due_ns)
 
     def _send(self, connection: Connection, due_ns: int) -> None:
-        connection.due_ns, connection.held = due_ns, b""
+        connection.due_ns, connection.held, connection.busy = due_ns, b"", True
         try:
             connection.socket.send(self._request)
         except OSError:
@@ -140,6 +147,7 @@ class Generator:
         if body is None:
             return
         self.took_ns.append(time.perf_counter_ns() - connection.due_ns)
+        connection.busy = False
         self.wrong += body != self._answer
         if self._waiting:
             self._send(connection, self._waiting.popleft())
@@ -147,7 +155,11 @@ class Generator:
             self._idle.append(connection)
 
     def _lose(self, connection: Connection) -> None:
-        self.broken += 1
+        """It was closed: with its request, or while it was idle, which is a server's right."""
+        if connection.busy:
+            self.broken += 1
+        else:
+            self._idle.remove(connection)
         fd = connection.socket.fileno()
         self._epoll.unregister(fd)
         del self._by_fd[fd]
