@@ -94,6 +94,27 @@ def test_the_floor_echoes_a_binary_tensor_larger_than_a_socket_buffer(floor: int
     assert body[length:] == values.tobytes()
 
 
+def test_requests_at_random_moments_and_each_answer_is_looked_at(floor: int, tmp_path: Path) -> None:
+    """What was sent is answered, wrong or without an answer: nothing is left out."""
+    asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0.5, -1.0, 2.0, 0.25]}]}
+    (tmp_path / "row.json").write_bytes(json.dumps(asked).encode())
+    _, answer = ask(floor, "rows", (tmp_path / "row.json").read_bytes(), {})
+    (tmp_path / "right").write_bytes(answer)
+    (tmp_path / "wrong").write_bytes(answer.replace(b"label", b"lable"))
+
+    def seen(port: int, expected: str) -> dict[str, float]:
+        command = [sys.executable, BENCHMARKS / "open_loop.py", str(port), "/v2/models/rows/infer"]
+        told = [tmp_path / "row.json", tmp_path / expected, "no-key", "200", "0.3", "1"]
+        done = subprocess.run([*command, *told], capture_output=True, text=True, timeout=40, check=True)
+        return json.loads(done.stdout)
+
+    right = seen(floor, "right")
+    assert (right["sent"], right["answered"], right["wrong"], right["broken"]) == (60, 60, 0, 0)
+    assert 0 < right["p50_us"] <= right["p99_us"]
+    wrong = seen(floor, "wrong")
+    assert (wrong["answered"], wrong["wrong"]) == (60, 60)
+
+
 def test_the_driver_measures_the_floor_against_itself(tmp_path: Path) -> None:
     missing = [name for name in ("wrk", "taskset") if shutil.which(name) is None]
     if missing or len(os.sched_getaffinity(0)) < 2:
@@ -126,8 +147,8 @@ def test_the_floor_over_grpc_answers_the_load_that_looks_at_each_answer(tmp_path
         floor.terminate()
         floor.wait(10)
     word, *figures = done.stdout.split()
-    requests, micros, p50, p99, failed, wrong, timeouts = map(int, figures)
-    assert (word, failed, wrong, timeouts) == ("RESULT", 0, 0, 0)
+    requests, micros, p50, p99, failed, statuses, timeouts, wrong = map(int, figures)
+    assert (word, failed, statuses, timeouts, wrong) == ("RESULT", 0, 0, 0, 0)
     assert requests > 10
     assert 300_000 <= micros < 10_000_000
     assert 0 < p50 <= p99
