@@ -19,7 +19,7 @@ from servery.host.logs import start_logs
 from servery.host.ports import address_of, hold
 from servery.host.settings import DataFolder, FolderTaken
 from servery.host.supervisor import is_loopback, listen
-from servery.terms.placement import place
+from servery.terms.placement import fit, place
 
 
 def up(
@@ -56,7 +56,7 @@ def up(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
     )
     try:
-        snapshot = publish(place(checked.snapshot(next_epoch(folder), count), read_took(folder.took)), folder)
+        snapshot = publish(fit(place(checked.snapshot(next_epoch(folder), count), read_took(folder.took)), {}), folder)
     except OSError as error:
         _fail_on_folder(folder, error)
     address = _address(listeners.http)

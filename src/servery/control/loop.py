@@ -20,7 +20,7 @@ from servery.host.channel import Channel, listen_at
 from servery.host.settings import DataFolder
 from servery.terms.change import Change, Served, Snapshot, Standing
 from servery.terms.messages import Acknowledged, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
-from servery.terms.placement import place
+from servery.terms.placement import fit, place
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics, latest, together
 
@@ -115,10 +115,10 @@ class Controller:
             if problems:
                 said = "; ".join(f"{problem.message}" for problem in problems)
                 raise Refusal(Reason.CHANGE_REFUSED, f"'{model}' can't be loaded: {said}; what was served goes on")
-            if found.models[model] == declared:
+            if msgspec.structs.replace(found.models[model], apart=declared.apart) == declared:
                 return self._now()
             log.info("%s loads %s", by, model)
-            return self._settled(await self._publish({**self.snapshot.models, model: found.models[model]}))
+            return self._settled(await self._publish({**self.snapshot.models, model: found.models[model]}, keep=model))
 
     async def unload(self, model: str, by: str) -> Change:
         """Take the Model out of memory until it is loaded again. Refusal."""
@@ -152,7 +152,7 @@ class Controller:
                 return self._now()
             log.info("%s wants %s %s", by, model, standing.value)
             changed = msgspec.structs.replace(declared, standing=standing)
-            return self._settled(await self._publish({**self.snapshot.models, model: changed}))
+            return self._settled(await self._publish({**self.snapshot.models, model: changed}, keep=model))
 
     def _declared(self, model: str) -> Served:
         try:
@@ -169,11 +169,12 @@ class Controller:
             raise Refusal(Reason.CHANGE_REFUSED, change.message)
         return change
 
-    async def _publish(self, models: dict[str, Served], wanted: Snapshot | None = None) -> Change:
-        """Put the next Snapshot into effect everywhere, or go back to the one before."""
+    async def _publish(self, models: dict[str, Served], wanted: Snapshot | None = None, keep: str = "") -> Change:
+        """Put the next Snapshot into effect everywhere, or go back to the one before. `keep` isn't put to sleep for others."""
+        new = place(msgspec.structs.replace(wanted or self.snapshot, models=models), self._took_ns)
+        new = await self._make_room(new, keep)
         old = self.snapshot
-        new = msgspec.structs.replace(wanted or old, epoch=old.epoch + 1, models=models)
-        new = place(new, self._took_ns)
+        new = msgspec.structs.replace(new, epoch=old.epoch + 1)
         if problem := await self._swap(new, [old, new]):
             log.error("epoch %d can't be served, and the one before goes on: %s", new.epoch, problem)
             back = msgspec.structs.replace(old, epoch=new.epoch + 1)
@@ -182,6 +183,27 @@ class Controller:
         self._fleet([new])
         log.info("epoch %d is in effect in %d workers", new.epoch, len(self.peers))
         return Change(new.epoch, new.manifest_digest, workers=len(self.peers))
+
+    async def _make_room(self, new: Snapshot, keep: str) -> Snapshot:
+        """`new` with what has to sleep in it. That sleeps before anything else is loaded, or both would be in memory."""
+        if new.manifest.server.loaded_mb is None:
+            return new
+        last_ns: dict[str, int] = {}
+        for one in await self.statistics():
+            last_ns[one.model] = max(last_ns.get(one.model, 0), one.last_ns)
+        fitted = fit(new, last_ns, keep)
+        old = self.snapshot
+        first = {
+            name: msgspec.structs.replace(served, standing=Standing.ASLEEP)
+            for name, served in old.models.items()
+            if served.standing is Standing.LOADED and name in fitted.models
+            and fitted.models[name].standing is Standing.ASLEEP
+        }  # fmt: skip
+        if first:
+            log.info("%s sleep to make room", ", ".join(first))
+            before = msgspec.structs.replace(old, epoch=old.epoch + 1, models={**old.models, **first})
+            await self._swap(before, [old, before])
+        return fitted
 
     async def _swap(self, snapshot: Snapshot, needed: Sequence[Snapshot]) -> str:
         """Publish, and wait until every worker has acknowledged; why one can't ("" when all have)."""

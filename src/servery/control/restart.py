@@ -11,7 +11,7 @@ from servery.terms.change import Problem
 from servery.terms.manifest import Declared, Manifest
 
 # Of `server`; the rest of it is fixed at the start.
-_LIVE = {"concurrency_per_worker", "queue_per_worker", "in_process_ms", "in_process_mb"}
+_LIVE = {"concurrency_per_worker", "queue_per_worker", "in_process_ms", "in_process_mb", "loaded_mb"}
 
 
 def needs_restart(old: Manifest, new: Manifest, places: Places) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
@@ -20,7 +21,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
 
     `manifest` may be what remains of a broken file: a part that was written but is not in it is never called missing.
     """
-    problems = [*_names(manifest, places), *_tenants(manifest, places)]
+    problems = [*_names(manifest, places), *_tenants(manifest, places), *_room(manifest, models, places)]
     for name, model in manifest.models.items():
         problems.extend(check_needs(name, model, places))
         if (served := models.get(name)) is not None:
@@ -226,6 +227,19 @@ def _residency(manifest: Manifest, name: str, route: Route, places: Places) -> I
             )
             fix = f"add a tier in one of its regions, or a region to {at('tenants', tenant, 'regions')}"
             yield places.problem(at("routes", name), message, fix)
+
+
+def _room(manifest: Manifest, models: Mapping[str, Served], places: Places) -> Iterator[Problem]:
+    most = manifest.server.loaded_mb
+    for name, served in models.items():
+        if name not in manifest.models:
+            continue
+        size = sum(version.size for version in served.versions) * (manifest.models[name].replicas or 1)
+        if most is not None and size > most << 20:
+            message = (
+                f"its artifacts take {math.ceil(size / 2**20)} MiB, and server.loaded_mb allows {most} for all models"
+            )
+            yield places.problem(at("models", name), message, "allow more, or serve fewer of its versions and copies")
 
 
 def _tenants(manifest: Manifest, places: Places) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 _MIB = 1 << 20
+_RATIO = 1032  # what deflate saves at most
 
 
 class Inflow:
@@ -61,8 +62,14 @@ class Inflow:
         encoding = fields[b"content-encoding"]
         if not is_coded(encoding):
             return body
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, decoded, encoding, body, self._largest)
+        size = min(len(body) * _RATIO, self._largest)
+        if self._held + size > self._most:
+            raise Refusal(Reason.NO_ROOM, "too many large bodies are being decoded at once", retry_after_s=1.0)
+        self._held += size
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, decoded, encoding, body, self._largest)
+        finally:
+            self._held -= size
 
     def _too_large(self, size: int) -> Refusal:
         return Refusal(

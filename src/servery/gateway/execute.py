@@ -188,7 +188,7 @@ def _refusal(reason: Reason, entry: Entry, request: Request, trail: Trail) -> Re
             message = f"no tier of '{entry.name}' runs in a region that this tenant's data may flow to"
         case Reason.NO_ROOM:
             message = f"the models of '{entry.name}' have full queues"
-        case Reason.WARMING | Reason.MODEL_UNAVAILABLE:
+        case Reason.WARMING | Reason.SLEEPING | Reason.MODEL_UNAVAILABLE:
             message = f"'{entry.name}' can't answer: {entry.unready}"
         case Reason.WRONG_ANSWER:
             said = next(made.called.message for made in reversed(trail.made) if made.called.failure == reason.word)

@@ -25,6 +25,7 @@ _LONGEST_PAUSE_S = 1.0
 # Loading a large model may take minutes; whoever asked for it gives up earlier if they want to.
 _REPLY_S = 600.0
 _COUNT_S = 5.0
+_CONNECT_S = 3.0
 
 
 class Link:
@@ -49,6 +50,7 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._changes: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._there = asyncio.Event()  # while there is a channel
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -65,12 +67,11 @@ class Link:
 
     async def ask(self, verb: str, model: str, by: str) -> None:
         """Have the controller do `verb` to `model`, and wait until it is in effect in all workers. Refusal."""
-        if self._channel is None:
-            raise Refusal(Reason.NO_CONTROLLER, f"there is no controller now, so '{model}' can't be changed; try again")
+        channel = await self._connected(f"there is no controller now, so '{model}' can't be changed; try again")
         number = next(self._numbers)
         reply = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            self._channel.send(Asked(number, verb, model, by))
+            channel.send(Asked(number, verb, model, by))
             replied = await asyncio.wait_for(reply, _REPLY_S)
         except TimeoutError:
             raise Refusal(Reason.NO_CONTROLLER, f"the controller said nothing of '{model}' for minutes") from None
@@ -81,19 +82,25 @@ class Link:
 
     async def statistics(self) -> tuple[VersionStatistics, ...]:
         """The machine's. Refusal."""
-        if self._channel is None:
-            raise Refusal(
-                Reason.NO_CONTROLLER, "there is no controller now, and it alone has every worker's statistics"
-            )
+        channel = await self._connected("there is no controller now, and it alone has every worker's statistics")
         number = next(self._numbers)
         counted = self._counting[number] = asyncio.get_running_loop().create_future()
         try:
-            self._channel.send(Count(number))
+            channel.send(Count(number))
             return await asyncio.wait_for(counted, _COUNT_S)
         except (TimeoutError, ConnectionError):
             raise Refusal(Reason.NO_CONTROLLER, "the controller gave no statistics in time; try again") from None
         finally:
             del self._counting[number]
+
+    async def _connected(self, otherwise: str) -> Channel:
+        """The channel, waited for where the controller has just started, or starts again. Refusal."""
+        if self._channel is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._there.wait(), _CONNECT_S)
+        if self._channel is None:
+            raise Refusal(Reason.NO_CONTROLLER, otherwise)
+        return self._channel
 
     def _own(self) -> tuple[VersionStatistics, ...]:
         """What ran here, under this run's name, so that nobody counts it twice."""
@@ -120,6 +127,7 @@ class Link:
 
     async def _converse(self, channel: Channel) -> None:
         self._channel = channel
+        self._there.set()
         channel.send(Hello(self._run, self._serving.table.epoch, self._serving.took_ns()))
         async for message in channel.receive():
             if isinstance(message, Published):
@@ -144,6 +152,7 @@ class Link:
     def _lose(self, channel: Channel) -> None:
         channel.close()
         self._channel = None
+        self._there.clear()
         self._told.clear()
         for counted in self._counting.values():
             if not counted.done():

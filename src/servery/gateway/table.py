@@ -91,9 +91,10 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def refusal(self) -> Reason:
-        """WARMING while a tier may still become ready, else MODEL_UNAVAILABLE."""
-        warming = any(tier.target.refusal is Reason.WARMING for tier in self.tiers)
-        return Reason.WARMING if warming else Reason.MODEL_UNAVAILABLE
+        """WARMING while a tier may still become ready, SLEEPING where one would wake, else MODEL_UNAVAILABLE."""
+        refusals = {tier.target.refusal for tier in self.tiers}
+        soon = (reason for reason in (Reason.WARMING, Reason.SLEEPING) if reason in refusals)
+        return next(soon, Reason.MODEL_UNAVAILABLE)
 
 
 class Tenancy:
@@ -159,12 +160,15 @@ class Table(msgspec.Struct, frozen=True):
         """Why this worker can't keep its promises now; empty when every Route has an answer.
 
         Without routes: when nothing is loading any more, and some Model has an answer. A Model that can't be loaded
-        costs its Route only the tier, and nobody else anything, so it doesn't make the worker unready by itself.
+        costs its Route only the tier, and nobody else anything, so it doesn't make the worker unready by itself; nor does
+        one that sleeps, because it wakes.
         """
         if not self.entries:
             return ["no models are declared"]
         names = self.manifest.routes or self.entries
-        unready = [name for name in names if self.entries[name].unready]
+        unready = [
+            name for name in names if self.entries[name].unready and self.entries[name].refusal is not Reason.SLEEPING
+        ]
         if not self.manifest.routes and len(unready) < len(names):
             unready = [name for name in unready if self.entries[name].refusal is Reason.WARMING]
         return [f"{name}: {self.entries[name].unready}" for name in unready]

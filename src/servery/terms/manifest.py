@@ -368,6 +368,16 @@ class Server(Declared, frozen=True):
         ),
     ] = 512
 
+    loaded_mb: (
+        Annotated[
+            Count,
+            Meta(
+                description="artifacts that are loaded at once, in MiB over all copies; beyond it the least recently used models sleep until they are asked for"
+            ),
+        ]
+        | None
+    ) = None
+
 
 class Records(Declared, frozen=True):
     """How Records are kept."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from servery.terms.change import Served, Snapshot, Version
+from servery.terms.change import Served, Snapshot, Standing, Version
 from servery.terms.manifest import Model
 
 
@@ -44,6 +44,31 @@ def place(snapshot: Snapshot, took_ns: Mapping[str, float]) -> Snapshot:
         name: msgspec.structs.replace(served, apart=tuple(_apart(snapshot, manifest.models[name], served, took_ns)))
         for name, served in snapshot.models.items()
     }
+    return msgspec.structs.replace(snapshot, models=models)
+
+
+def copies_bytes(snapshot: Snapshot, name: str) -> int:
+    """What a Model's artifacts take, over all its Versions and copies."""
+    model, served = snapshot.manifest.models[name], snapshot.models[name]
+    return sum(
+        version.size * (replicas_of(model, served, version.number) or snapshot.workers) for version in served.versions
+    )
+
+
+def fit(snapshot: Snapshot, last_ns: Mapping[str, int], keep: str = "") -> Snapshot:
+    """`snapshot` with Models asleep until the others fit into server.loaded_mb: the least recently used ones first
+    (`last_ns`, by Model), of those never used the last declared ones, and never `keep`.
+    """
+    most = snapshot.manifest.server.loaded_mb
+    loaded = [name for name, served in snapshot.models.items() if served.standing is Standing.LOADED]
+    taken = {name: copies_bytes(snapshot, name) for name in loaded}
+    models, total = dict(snapshot.models), sum(taken.values())
+    for name in sorted(loaded, key=lambda name: (last_ns.get(name, 0), -loaded.index(name))):
+        if most is None or total <= most << 20:
+            break
+        if name != keep:
+            models[name] = msgspec.structs.replace(models[name], standing=Standing.ASLEEP)
+            total -= taken[name]
     return msgspec.structs.replace(snapshot, models=models)
 
 

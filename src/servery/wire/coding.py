@@ -13,7 +13,6 @@ Chunk = bytes | memoryview
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's window bits, which choose the format
 _FAST = 1  # the level: what is sent is soon decoded again
 _FORMATS = {b"gzip": _GZIP, b"x-gzip": _GZIP, b"deflate": _ZLIB}
-_PIECE = 1 << 16
 
 
 def is_coded(encoding: bytes) -> bool:
@@ -38,26 +37,20 @@ def decoded(encoding: bytes, body: bytes, most: int) -> bytes:
     if bits == _ZLIB and not _has_zlib_head(body):  # some clients take the name for the bare format
         bits = _RAW
     stream = zlib.decompressobj(bits)
-    parts: list[bytes] = []
-    size = 0
-    rest = body
     try:
-        while rest and not stream.eof:
-            parts.append(stream.decompress(rest, min(_PIECE, most - size + 1)))
-            size += len(parts[-1])
-            if size > most:
-                raise Refusal(
-                    Reason.TOO_LARGE,
-                    f"the body has more than {most >> 20} MiB once it is decoded, which is all that is taken (server.max_body_mb)",
-                )
-            rest = stream.unconsumed_tail
+        plain = stream.decompress(body, most + 1)
     except zlib.error as error:
         raise bad(f"the body is not {name}, as Content-Encoding says: {error}") from None
+    if len(plain) > most:
+        raise Refusal(
+            Reason.TOO_LARGE,
+            f"the body has more than {most >> 20} MiB once it is decoded, which is all that is taken (server.max_body_mb)",
+        )
     if not stream.eof:
         raise bad(f"the body's {name} stream ends too early")
     if stream.unused_data:
         raise bad(f"{len(stream.unused_data)} bytes follow the end of the body's {name} stream")
-    return b"".join(parts)
+    return plain
 
 
 def _has_zlib_head(body: bytes) -> bool:
