@@ -144,7 +144,9 @@ class Watched:
                     str(theirs.fileno()),
                     str(self._life),
                     pass_fds=(*self.child.descriptors, theirs.fileno()),
-                    start_new_session=True,  # a terminal's Ctrl-C is for the supervisor, which stops in order
+                    # A terminal's Ctrl-C is for the supervisor, which stops in order. Not a session: Linux would give each
+                    # one an equal share of the processor (autogroup), and the shipper's nice value would mean nothing.
+                    process_group=0,
                 )
             self._line = ours
             self._life += 1

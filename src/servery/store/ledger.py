@@ -57,7 +57,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """One connection to one ledger, used by one thread. Errors of the database are SQLAlchemy's DBAPIError."""
+    """One connection to one ledger, used by one thread at a time. Errors of the database are SQLAlchemy's DBAPIError."""
 
     def __init__(self, path: Path, create: bool = False) -> None:
         """Open the ledger; `create` makes it, or brings its schema up to date, where that is needed."""
@@ -66,7 +66,11 @@ class Ledger:
                 f"{path} does not exist: no Records were ever stored here; give the data folder with --data"
             )
         self.path = path
-        self._engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY_MS / 1000})
+        self._engine = create_engine(
+            f"sqlite:///{path}",
+            poolclass=NullPool,
+            connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
+        )
         event.listen(self._engine, "connect", _on_connect)
         event.listen(self._engine, "begin", _begin_write if create else _begin_read)
         self._connection = self._engine.connect()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -21,6 +23,8 @@ from servery.terms.record import AnyLine
 log = logging.getLogger("servery.shipper")
 
 BATCH_LINES = 5_000
+CALM_LINES = 500  # as many at once where callers are not to notice
+BEHIND_NS = 3_000_000_000  # lines that wait so long are shipped with no more regard
 PAUSE_S = 0.25
 PAUSE_MOST_S = 30.0
 RETAIN_NS = 3_600 * 10**9
@@ -42,6 +46,7 @@ class Shipper:
         self._decoder = msgspec.msgpack.Decoder(list[AnyLine])
         self._retained_ns: int | None = None
         self._stuck: set[str] = set()  # runs whose files can't be read now
+        self._at_once = BATCH_LINES
 
     def ship(self) -> int:
         """Ship what is closed now; the number of lines. Raises one of `Trouble` when the ledger can't be written."""
@@ -59,10 +64,18 @@ class Shipper:
         return shipped
 
     def run(self, stop: threading.Event, limit_s: float = 10.0) -> None:
-        """Ship every quarter of a second until `stop`, and then what is left, for at most `limit_s`."""
+        """Ship every quarter of a second until `stop`, and then what is left, for at most `limit_s`.
+
+        In a thread that runs only when the processor has nothing else to do; but where that isn't enough, in this one.
+        """
         failed = 0
-        while not stop.wait(min(PAUSE_S * 2**failed, PAUSE_MOST_S)):
-            failed = 0 if self._try(failed) else min(failed + 1, 16)
+        with ThreadPoolExecutor(1, "calm", _be_calm) as calm:
+            while not stop.wait(min(PAUSE_S * 2**failed, PAUSE_MOST_S)):
+                behind = self._behind()
+                self._at_once = BATCH_LINES if behind else CALM_LINES
+                well = self._try(failed) if behind else calm.submit(self._try, failed).result()
+                failed = 0 if well else min(failed + 1, 16)
+        self._at_once = BATCH_LINES
         until = self._clock.steady_ns() + int(limit_s * 1e9)
         while self._clock.steady_ns() < until and self._try(failed) and self._more():
             pass
@@ -91,6 +104,16 @@ class Shipper:
         except FileNotFoundError:
             return []
         return [path for path in names if path.name != segments.DAMAGED and not path.name.startswith(".")]
+
+    def _behind(self) -> bool:
+        """Whether lines wait that could have been shipped long ago."""
+        oldest_ns = self._clock.wall_ns() - BEHIND_NS
+        for folder in self._runs():
+            for found in segments.find(folder)[:1] if folder.name not in self._stuck else ():
+                with contextlib.suppress(FileNotFoundError):
+                    if found.closed and found.path.stat().st_mtime_ns < oldest_ns:
+                        return True
+        return False
 
     def _more(self) -> bool:
         """Whether anything can be shipped at once."""
@@ -126,7 +149,7 @@ class Shipper:
             lines = self._decode(content)
             damaged = damaged or lines is None
             batch.extend(lines or ())
-            if len(batch) >= BATCH_LINES:
+            if len(batch) >= self._at_once:
                 damaged = not self._write(ledger, batch, segment.run, Cursor(segment.number, number)) or damaged
                 shipped += len(batch)
                 batch = []
@@ -219,6 +242,12 @@ class Shipper:
         removed = self._ledger.retain(self._clock.wall_ns(), self._settings.keep_days)
         if removed:
             log.info("%d Records older than %d days were removed", removed, self._settings.keep_days)
+
+
+def _be_calm() -> None:
+    """Have the calling thread run when no other wants the core."""
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _inode(path: Path) -> int:
