@@ -43,6 +43,12 @@ def test_what_is_given_back_is_there_again(make: Callable[[], Counter]) -> None:
     assert taken == 98
 
 
+def test_what_was_never_booked_cant_be_given_back(make: Callable[[], Counter]) -> None:
+    one = make()
+    one.take("t", 1, 1, {SECOND: -100}, NOW, wanted=False)
+    assert [one.take("t", 1, 1, {}, NOW, wanted=True).count for _ in range(2)] == [1, 0]
+
+
 def test_the_wait_is_until_the_oldest_leaves(make: Callable[[], Counter]) -> None:
     one = make()
     one.take("t", 1, 1, {SECOND - 50: 1}, NOW, wanted=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 import artifacts
 from calling import grpc_port
-from living import Living
+from living import Living, servery
 from server import tensor
 
 ASK = {"inputs": [tensor("x", "FP32", [1, 30], [0.0] * 30)]}
@@ -161,3 +162,33 @@ def test_who_may_change_what(tmp_path: Path) -> None:
         assert server.ask("POST", "/v2/repository/index", b"[", operator).status == 400
         assert server.ask("GET", "/v2/repository/index", None, operator).status == 405
         assert server.ask("POST", "/v2/repository/models/../../load", b"", operator).status == 404
+
+
+def test_a_manifest_is_applied_from_elsewhere(tmp_path: Path) -> None:
+    artifacts.constant(tmp_path / "m.onnx", SURE)
+    keys = [
+        {"id": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), **more}
+        for name, more in (("caller", {}), ("operator", {"role": "operator"}))
+    ]
+    models = {"m": {"runtime": "onnx", "artifact": "m.onnx", "expose": True}}
+    with Living(tmp_path, {"models": models, "tenants": {"acme": {"keys": keys}}}) as server:
+
+        def apply(key: str) -> tuple[int, str]:
+            env = {**os.environ, "SERVERY_KEY": key}
+            done = servery("apply", "--server", f"http://127.0.0.1:{server.port}", env=env)
+            return done.returncode, done.stdout + done.stderr
+
+        for key, said in (("caller", "may not apply the manifest"), ("nobody", "SERVERY_KEY"), ("", "SERVERY_KEY")):
+            code, told = apply(key)
+            assert (code, said in " ".join(told.split())) == (1, True), told
+        whole = server.manifest.read_text()
+        server.manifest.write_text(whole.replace("m.onnx", "none.yaml").replace("onnx", "pickle"))
+        code, told = apply("operator")
+        assert code == 1
+        assert "what was served goes on" in told
+        server.manifest.write_text(whole.replace('"m"', '"n"'))
+        code, told = apply("operator")
+        assert (code, "epoch 2 is in effect in 1 worker" in told) == (0, True), told
+        assert server.infer("n", ASK, {"x-api-key": "caller"}).status == 200
+    for arguments in (("--server", "localhost:8000"), ("servery.yaml", "--server", "http://127.0.0.1:1"), ()):
+        assert servery("apply", *arguments).returncode == 1

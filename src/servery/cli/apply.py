@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import http.client
+import os
 import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 import msgspec
 import typer
@@ -23,12 +25,26 @@ _LIMIT_S = 1300.0
 
 
 def apply(
-    manifest: Annotated[Path, typer.Argument(help="The manifest, for instance servery.yaml.")],
+    manifest: Annotated[Path | None, typer.Argument(help="The manifest, for instance servery.yaml.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data folder of the running Servery; default: .servery beside the manifest.")
     ] = None,
+    server: Annotated[
+        str,
+        typer.Option(
+            help="A Servery elsewhere, for instance https://servery.example: it reads its own manifest again. "
+            "The operator's key is taken from SERVERY_KEY."
+        ),
+    ] = "",
 ) -> None:
     """Serve what the manifest declares now, without dropping a request; answers when all workers do. Exit 1 if not."""
+    if server:
+        if manifest is not None or data is not None:
+            _fail("with --server the manifest that is served there is read again; leave FILE and --data out")
+        _apply_there(server)
+        return
+    if manifest is None:
+        _fail("name the manifest, for instance `servery apply servery.yaml`, or a Servery elsewhere with --server")
     path = manifest.absolute()
     folder = DataFolder(data or path.parent / ".servery")
     with Console(stderr=True).status(f"loading what {manifest} declares"):
@@ -40,8 +56,40 @@ def apply(
         typer.echo(str(problem), err=True)
     if not change.epoch:
         _fail(change.message)
-    workers = f"{change.workers} worker{'' if change.workers == 1 else 's'}"
-    typer.echo(f"epoch {change.epoch} is in effect in {workers} (manifest {change.digest[:12]})")
+    typer.echo(f"{_in_effect(change.epoch, change.workers)} (manifest {change.digest[:12]})")
+
+
+def _in_effect(epoch: int, workers: int) -> str:
+    return f"epoch {epoch} is in effect in {workers} worker{'' if workers == 1 else 's'}"
+
+
+def _apply_there(server: str) -> None:
+    parts = urlsplit(server)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        _fail(f"--server is an address such as http://127.0.0.1:8000, not {server!r}")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=_LIMIT_S)
+    key = os.environ.get("SERVERY_KEY", "")
+    try:
+        with Console(stderr=True).status(f"{server} loads what its manifest declares"):
+            fields = {"authorization": f"Bearer {key}"} if key else {}
+            connection.request("POST", f"{parts.path.rstrip('/')}/servery/v1/apply", headers=fields)
+            reply = connection.getresponse()
+            said = msgspec.json.decode(reply.read(), type=_Said)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        _fail(f"no Servery answers at {server}: {error}")
+    finally:
+        connection.close()
+    if reply.status != 200:
+        advice = "; set SERVERY_KEY to a key with `role: operator`" if reply.status in (401, 403) else ""
+        _fail(said.error + advice)
+    typer.echo(_in_effect(said.epoch, said.workers))
+
+
+class _Said(msgspec.Struct, frozen=True):
+    epoch: int = 0
+    workers: int = 0
+    error: str = ""
 
 
 def _post(folder: DataFolder, path: str, body: Any) -> tuple[int, bytes]:

@@ -101,6 +101,14 @@ class Controller:
                 self._manifest = path
             return change
 
+    async def _apply_again(self, _: str, by: str) -> Change:
+        """As `apply` of the manifest that is served. Refusal."""
+        change = await self.apply(None, by)
+        if not change.epoch:
+            said = "".join(f"{problem}\n" for problem in change.problems)
+            raise Refusal(Reason.CHANGE_REFUSED, f"{said}{change.message}")
+        return change
+
     async def load(self, model: str, by: str) -> Change:
         """Read the Model's artifacts again and serve what they are now. Refusal."""
         async with self._changing:
@@ -282,10 +290,10 @@ class Controller:
         peer.channel.send(Counted(number, await self.statistics()))
 
     async def _do(self, peer: Peer, asked: Asked) -> None:
-        act = {"load": self.load, "unload": self.unload, "wake": self.wake}[asked.verb]
+        act = {"load": self.load, "unload": self.unload, "wake": self.wake, "apply": self._apply_again}[asked.verb]
         try:
-            await act(asked.model, asked.by)
-            reply = Replied(asked.number)
+            change = await act(asked.model, asked.by)
+            reply = Replied(asked.number, epoch=change.epoch, workers=change.workers)
         except Refusal as refusal:
             reply = Replied(asked.number, refusal.message, refusal.reason.word)
         except Exception:

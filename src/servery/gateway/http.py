@@ -225,6 +225,10 @@ class HttpFace:
                 return _json(200, oip.encode({"models": list(self._pipeline.table.entries)}), _echo(fields))
             case ["v2", "models", _, *_]:
                 return await self._model(method, path[2:], fields, receive, gone)
+            case ["servery", "v1", "apply"]:
+                _allow(method, "POST")
+                done = await self._repository.apply(self._pipeline.identify(_key(fields)))
+                return _json(200, oip.encode({"epoch": done.epoch, "workers": done.workers}), _echo(fields))
             case ["servery", "v1", "feedback"]:
                 _allow(method, "POST")
                 caller = self._pipeline.identify(_key(fields))

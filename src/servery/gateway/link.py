@@ -65,9 +65,11 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def ask(self, verb: str, model: str, by: str) -> None:
+    async def ask(self, verb: str, model: str, by: str) -> Replied:
         """Have the controller do `verb` to `model`, and wait until it is in effect in all workers. Refusal."""
-        channel = await self._connected(f"there is no controller now, so '{model}' can't be changed; try again")
+        channel = await self._connected(
+            f"there is no controller now, so nothing can be changed ({verb} {model}); try again"
+        )
         number = next(self._numbers)
         reply = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
@@ -79,6 +81,7 @@ class Link:
             del self._asked[number]
         if replied.problem:
             raise Refusal(next(one for one in Reason if one.word == replied.reason), replied.problem)
+        return replied
 
     async def statistics(self) -> tuple[VersionStatistics, ...]:
         """The machine's. Refusal."""

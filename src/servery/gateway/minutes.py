@@ -63,8 +63,15 @@ class SharedMinute:
     def take(self, now_ns: int) -> float | None:
         """As of Minute."""
         if self._alone is not None and now_ns < self._alone_until_ns:
-            return self._alone.take(now_ns)
+            return self._take_alone(self._alone, now_ns)
         return self._lease.take(now_ns)
+
+    def _take_alone(self, alone: SlidingMinute, now_ns: int) -> float:
+        alone.limit = share_alone(self.limit, self._minutes.workers)
+        wait = alone.take(now_ns)
+        if not wait:
+            self._lease.note(now_ns)
+        return wait
 
     def renewal(self) -> asyncio.Future[None]:
         """As of Minute."""
@@ -91,7 +98,7 @@ class SharedMinute:
             lease.again(changes)
             if self._alone is None:
                 log.error("%s; this worker goes on by its own share of the limits", error)
-                self._alone = share_alone(self.limit, minutes.workers)
+                self._alone = SlidingMinute(share_alone(self.limit, minutes.workers))
             self._alone_until_ns = now_ns + _ALONE_NS
             return
         if self._alone is not None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from servery.batching.queue import limits_of
 from servery.gateway.pipeline import Pipeline, find_entry
 from servery.gateway.table import Target
+from servery.terms.messages import Replied
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Caller
 from servery.terms.statistics import State, VersionStatistics
@@ -18,7 +19,7 @@ from servery.wire.repository import decode_change, decode_index, encode_index
 class Controls(Protocol):
     """The worker's line to the controller. Both raise a Refusal when there is none now."""
 
-    async def ask(self, verb: str, model: str, by: str) -> None: ...
+    async def ask(self, verb: str, model: str, by: str) -> Replied: ...
     async def statistics(self) -> tuple[VersionStatistics, ...]: ...
 
 
@@ -73,6 +74,11 @@ class Repository:
         self._check(caller, model, "unload")
         await self._controls.ask("unload", model, _who(caller))
 
+    async def apply(self, caller: Caller) -> Replied:
+        """Have the manifest that is served read again, and put into effect. Refusal."""
+        self._check_role(caller, "apply the manifest")
+        return await self._controls.ask("apply", "", _who(caller))
+
     async def statistics(self, caller: Caller, called: str, version: str) -> list[VersionStatistics]:
         """Of what is called, of all that the caller may know where that is "". A Route's are its models'. Refusal."""
         if called:
@@ -90,12 +96,14 @@ class Repository:
         return [target for target in table.targets if caller.operator or target.version.model in table.entries]
 
     def _check(self, caller: Caller, model: str, verb: str) -> None:
-        if not caller.operator:
-            raise Refusal(
-                Reason.NOT_PERMITTED, f"this key may not {verb} models; that takes a key with `role: operator`"
-            )
+        self._check_role(caller, f"{verb} models")
         if model not in self._pipeline.table.manifest.models:
             raise Refusal(Reason.NOT_FOUND, f"no model is called '{model[:128]}'")
+
+    @staticmethod
+    def _check_role(caller: Caller, what: str) -> None:
+        if not caller.operator:
+            raise Refusal(Reason.NOT_PERMITTED, f"this key may not {what}; that takes a key with `role: operator`")
 
 
 async def over_http(repository: Repository, caller: Caller, rest: list[str], body: bytes) -> bytes:

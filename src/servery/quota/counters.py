@@ -15,8 +15,8 @@ _SCHEMA = (
     " PRIMARY KEY (tenant, second)) WITHOUT ROWID, STRICT"
 )
 _ADD = (
-    "INSERT INTO booked (tenant, second, count) VALUES (?, ?, ?)"
-    " ON CONFLICT (tenant, second) DO UPDATE SET count = count + excluded.count"
+    "INSERT INTO booked (tenant, second, count) VALUES (?1, ?2, max(?3, 0))"
+    " ON CONFLICT (tenant, second) DO UPDATE SET count = max(count + ?3, 0)"
 )
 
 
@@ -32,7 +32,7 @@ class MemoryCounter:
         booked = {second: count for second, count in self._booked.get(tenant, {}).items() if second >= oldest}
         for second, count in changes.items():
             if second >= oldest:
-                booked[second] = booked.get(second, 0) + count
+                booked[second] = max(booked.get(second, 0) + count, 0)
         given = grant(booked, limit, workers, now_ns) if wanted else Grant(0)
         if given.count:
             booked[given.until] = booked.get(given.until, 0) + given.count

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from servery.quota.buckets import SECONDS, SlidingMinute
+from servery.quota.buckets import SECONDS
 
 NS = 1_000_000_000
 # A slice may be spent in the second in which it is granted and in the next one.
@@ -82,11 +82,16 @@ class Lease:
         now = now_ns // NS
         if self._left and now <= self._until:
             self._left -= 1
-            self._spent[now] = self._spent.get(now, 0) + 1
+            self.note(now_ns)
             return 0.0
         if now_ns < self._refused_ns:
             return max((self._wait_ns - now_ns) / NS, 0.001)
         return None
+
+    def note(self, now_ns: int) -> None:
+        """A request passed that no slice was there for: the counter will hear of it."""
+        now = now_ns // NS
+        self._spent[now] = self._spent.get(now, 0) + 1
 
     def end(self) -> Changes:
         """End the slice; what the counter is to book for it."""
@@ -111,6 +116,6 @@ class Lease:
             self._spent[second] = self._spent.get(second, 0) + count
 
 
-def share_alone(limit: int, workers: int) -> SlidingMinute:
-    """What a worker may let pass by itself while the counter can't be reached: all of them together never more."""
-    return SlidingMinute(max(limit // workers, 1))
+def share_alone(limit: int, workers: int) -> int:
+    """What a worker may let pass in a minute by itself, while the counter can't be reached: its part, and at least one."""
+    return max(limit // workers, 1)

@@ -34,7 +34,7 @@ class Acknowledged(Message, frozen=True):
 
 
 class Asked(Message, frozen=True):
-    """A worker asks for something that only the controller may do. `verb` is load, unload or wake."""
+    """A worker asks for something that only the controller may do. `verb` is load, unload, wake or, of no model, apply."""
 
     number: int
     verb: str
@@ -43,11 +43,13 @@ class Asked(Message, frozen=True):
 
 
 class Replied(Message, frozen=True):
-    """What became of what a worker asked; `problem` says why nothing did ("" when it is in effect)."""
+    """What became of what a worker asked; `problem` says why nothing did ("" when it is in effect, since `epoch`)."""
 
     number: int
     problem: str = ""
     reason: str = ""  # a Reason's word, with a problem
+    epoch: int = 0
+    workers: int = 0
 
 
 class Count(Message, frozen=True):
