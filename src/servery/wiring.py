@@ -96,7 +96,9 @@ def supervise(
     drain = snapshot.manifest.server.drain
     http, grpc = listeners.http, listeners.grpc
     data = str(folder.path)
-    shipper = Child("shipper", _command("shipper", ShipperSettings(data)), (lock,), _SHIPPER_STOP_S, _SHIPPER)
+    shipper = Child(
+        "shipper", _command("shipper", ShipperSettings(data)), (lock,), _SHIPPER_STOP_S, _SHIPPER, finishes=True
+    )
     controller = Child(
         "controller",
         _command("controller", ControllerSettings(data, str(manifest.absolute()))),

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import artifacts
-from living import Living, end, running, until, up
+from living import Asked, Living, end, running, until, up
 from server import tensor
 
 QUICK = json.dumps({"inputs": [tensor("x", "FP32", [1, 30], [0.5] * 30)]})
@@ -60,21 +60,26 @@ def test_a_signal_while_a_model_loads(tmp_path: Path) -> None:
         assert server.spool() == []
 
 
-def test_the_folder_stays_taken_while_a_shipper_is_left(tmp_path: Path) -> None:
-    server = Living(tmp_path, declared(tmp_path))
+def test_the_folder_stays_taken_while_a_child_is_left(tmp_path: Path) -> None:
+    artifacts.slow(tmp_path / "slow.onnx")
+    models = {"slow": {"runtime": "onnx", "artifact": "slow.onnx"}}
+    server = Living(tmp_path, {"models": models, "server": {"drain": {"limit_s": 8}}})
     with running(server):
         server.begin().await_ready()
         assert server.process is not None
-        shipper, worker = server.child("shipper"), server.child("worker")
-        shipper.suspend()
+        worker = server.child("worker")
+        asked = Asked(server, "slow", json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [60_000.0])]}))
+        server.await_busy()  # so that the worker has something to end
         server.signal(signal.SIGKILL)
         server.wait()
         done = up(server.manifest, "--port", 0, "--data", server.data)
+        assert worker.is_running()
         assert done.returncode == 1
         assert f"process id {server.process.pid}; that one has ended" in done.stderr
-        shipper.resume()
-        end([shipper, worker])
-        server.begin().await_ready()
+        end([worker])
+        asked.join()
+        server.begin()
+        server.await_ready()
         assert server.stop() == 0
 
 

@@ -160,6 +160,17 @@ def test_a_killed_shipper_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert len(server.log_lines("the shipper ended by signal 9")) == 4
 
 
+def test_a_stop_while_the_shipper_is_dead_still_ships_everything(tmp_path: Path) -> None:
+    with Living(tmp_path, declared(tmp_path)) as server:
+        for _ in range(3):  # each time the supervisor waits longer until it starts the next
+            server.child("shipper").kill()
+            until(lambda: server.find("shipper") is None, said=server.written)
+        done = [server.infer("quick", QUICK.encode()).headers["servery-record-id"] for _ in range(20)]
+        assert server.stop() == 0
+        assert set(done) <= set(server.ids())
+        assert server.spool() == []
+
+
 def test_a_killed_supervisor_leaves_a_folder_that_can_be_taken_again(tmp_path: Path) -> None:
     server = Living(tmp_path, declared(tmp_path))
     with running(server):

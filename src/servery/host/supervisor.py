@@ -42,7 +42,8 @@ class Watch(msgspec.Struct, frozen=True):
 class Child(msgspec.Struct, frozen=True):
     """A kind of process: how to start it, which descriptors it inherits, and how long it may take to stop.
 
-    Those of the highest `stage` stop first, and those of one stage together.
+    Those of the highest `stage` stop first, and those of one stage together. One that `finishes` has work to do at its
+    end: if it had died when it was to stop, it gets one more life for that.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Child(msgspec.Struct, frozen=True):
     stop_limit_s: float
     stage: int = 0
     watch: Watch | None = None
+    finishes: bool = False
 
 
 class Lifeline:
@@ -108,6 +110,7 @@ class Watched:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._life = 0
+        self._hurried = False
         self._answered = False  # in this life
         self.killed = False  # because it didn't stop in time
 
@@ -115,6 +118,12 @@ class Watched:
         self._task = asyncio.get_running_loop().create_task(self._live(), name=self.child.name)
 
     async def _live(self) -> None:
+        if not await self._lives() and self.child.finishes and not self._hurried:
+            with contextlib.suppress(OSError):  # no process to be had
+                await self._one_life()
+
+    async def _lives(self) -> bool:
+        """One life after another until it is to stop; whether the last one ended well."""
         pause = _FIRST_PAUSE_S
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
@@ -123,9 +132,10 @@ class Watched:
                 code = await self._one_life()
                 how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             except OSError as error:  # no memory, no process to be had: it may pass
+                code = 1
                 how = f"can't be started: {error}"
             if self._stopping.is_set():
-                return
+                return code == 0
             if loop.time() - began > _STEADY_S:
                 pause = _FIRST_PAUSE_S
             log.error("the %s %s; it starts again in %.1f s", self.child.name, how, pause)
@@ -133,6 +143,7 @@ class Watched:
                 await asyncio.wait_for(self._stopping.wait(), pause)
             except TimeoutError:
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
+        return False
 
     async def _one_life(self) -> int:
         ours, theirs = socket.socketpair()
@@ -213,6 +224,7 @@ class Watched:
 
     def stop_now(self) -> None:
         """NOW, then SIGKILL a moment later; `stop` returns when it has ended."""
+        self._hurried = True
         self._stopping.set()
         self.signal(NOW)
         asyncio.get_running_loop().call_later(_NOW_S, self.signal, signal.SIGKILL)
