@@ -20,8 +20,8 @@ X = np.array([[1, 2], [3, 4]], np.float32)
 class Watched(Server):
     """A Server that remembers what it answered, and holds its ledger against that when it has stopped."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        super().__init__(folder, manifest)
+    def __init__(self, folder: Path, manifest: dict[str, Any], *arguments: str) -> None:
+        super().__init__(folder, manifest, *arguments)
         self.ids: list[str] = []
         self.abandoned = 0
 
@@ -61,7 +61,7 @@ class Watched(Server):
 
 
 @contextlib.contextmanager
-def watched(folder: Path) -> Generator[Watched]:
+def watched(folder: Path, *arguments: str) -> Generator[Watched]:
     """A server of small models whose ledger is checked at its end."""
     built = {
         "m": artifacts.identity(folder / "m.onnx", 2),
@@ -74,7 +74,7 @@ def watched(folder: Path) -> Generator[Watched]:
     }
     models = {name: {"runtime": "onnx", "artifact": str(path)} for name, path in built.items()}
     routes = {"route": {"tiers": [{"name": "only", "model": "m"}]}}
-    with Watched(folder, {"models": models, "routes": routes, "server": {"receive_limit_s": 1}}) as running:
+    with Watched(folder, {"models": models, "routes": routes, "server": {"receive_limit_s": 1}}, *arguments) as running:
         yield running
         running.check_unharmed()
         running.check_ledger()

@@ -95,6 +95,17 @@ def test_files_that_the_pages_name_exist() -> None:
             assert (ROOT / name).exists() or (ROOT / "src" / "servery" / name).exists() or name == "send.py", name
 
 
+def test_the_page_on_conformance_names_every_case_and_tests_that_exist() -> None:
+    page = (DOCS / "conformance.md").read_text("utf-8")
+    cases = {letter: [int(n) for n in re.findall(rf"^\| {letter}(\d+) ", page, re.MULTILINE)] for letter in "CEL"}
+    assert cases == {"C": [*range(1, 23)], "E": [*range(1, 17)], "L": [*range(1, 11)]}
+    for line in re.findall(r"^\| [CEL]\d+ .*$", page, re.MULTILINE):
+        tests = re.findall(r"\[`(\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", line)
+        assert tests, line
+        for name, path in tests:
+            assert f"def test_{name}(" in (ROOT / path).read_text("utf-8"), (name, path)
+
+
 def test_the_page_on_requests_explains_every_field_of_a_record() -> None:
     page = (DOCS / "a-request.md").read_text("utf-8").partition("## The Record")[2]
     words = set(re.findall(r"`(\w+)`", page))
