@@ -46,8 +46,8 @@ class Artifacts(msgspec.Struct, frozen=True):
 def make(folder: Path) -> Artifacts:
     """Write models and bodies into `folder`."""
     models = {"rows": folder / "linear.onnx", "tensors": folder / "identity.onnx"}
-    _save(_linear(), models["rows"])
-    _save(_identity(), models["tensors"])
+    save(_linear(), models["rows"])
+    save(_identity(), models["tensors"])
     row = np.random.default_rng(7).normal(size=FEATURES).round(4).tolist()
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, FEATURES], "data": row}
     json_row = folder / "row.json"
@@ -112,18 +112,18 @@ def manifest(artifacts: Artifacts, port: int, durability: str, grpc_port: int | 
         },
         "records": {"durability": durability, "spool_mb": 1024},
     }
-    return _write(artifacts.folder / f"bench-{durability}{'' if grpc_port is None else '-grpc'}.yaml", declared)
+    return write_manifest(artifacts.folder / f"bench-{durability}{'' if grpc_port is None else '-grpc'}.yaml", declared)
 
 
 def empty_manifest(folder: Path, port: int) -> Path:
     """No models: what an idle worker weighs."""
-    return _write(folder / "empty.yaml", {"servery": 1, "server": {"http_port": port}})
+    return write_manifest(folder / "empty.yaml", {"servery": 1, "server": {"http_port": port}})
 
 
 def large_manifest(folder: Path) -> Path:
     """A cascade whose artifacts hold 20 MB, for `servery check`."""
     large = folder / "large.onnx"
-    _save(_linear(np.zeros((FEATURES, 170_000), "f4")), large)
+    save(_linear(np.zeros((FEATURES, 170_000), "f4")), large)
     small = folder / "linear.onnx"
     models = {
         name: {"runtime": "onnx", "artifact": str(path), "confidence": {"output": "probabilities"}}
@@ -135,10 +135,11 @@ def large_manifest(folder: Path) -> Path:
         "models": models,
         "routes": {"rows": {"policy": {"kind": "cascade"}, "tiers": tiers}},
     }
-    return _write(folder / "large.yaml", declared)
+    return write_manifest(folder / "large.yaml", declared)
 
 
-def _write(path: Path, declared: dict[str, Any]) -> Path:
+def write_manifest(path: Path, declared: dict[str, Any]) -> Path:
+    """Write what is declared, and give the path back."""
     path.write_text(json.dumps(declared, indent=2))  # JSON is YAML
     return path
 
@@ -167,21 +168,23 @@ def _linear(ballast: Any = None) -> onnx.ModelProto:
         else [helper.make_tensor("ballast", TensorProto.FLOAT, ballast.shape, ballast.tobytes(), raw=True)]
     )
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, FEATURES])]
-    return _model(helper.make_graph([node], "linear", inputs, outputs, held))
+    return with_opsets(helper.make_graph([node], "linear", inputs, outputs, held))
 
 
 def _identity() -> onnx.ModelProto:
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, BINARY_SHAPE[1]])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, BINARY_SHAPE[1]])]
-    return _model(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", inputs, outputs))
+    return with_opsets(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", inputs, outputs))
 
 
-def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+def with_opsets(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A checked model of this graph."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(model)
     return model
 
 
-def _save(model: onnx.ModelProto, path: Path) -> None:
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write the model's file."""
     path.write_bytes(model.SerializeToString())
