@@ -132,8 +132,8 @@ class HttpAsk:
         ]
         self.coding = coding
 
-    async def left(self) -> None:
-        await self._gone()
+    def left(self) -> Awaitable[None]:
+        return self._gone()
 
 
 class HttpFace:

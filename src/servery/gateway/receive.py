@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -46,8 +46,9 @@ class Ask(Protocol):
 
     def decode(self) -> Inference: ...
     def encode(self, entry: Entry, inference: Inference, answer: Answer) -> None: ...
-    async def left(self) -> None:
-        """Returns when the caller has left."""
+    def left(self) -> Awaitable[None]:
+        """Done when the caller has left."""
+        ...
 
 
 def receive(ask: Ask, entry: Entry, trail: Trail) -> Request:

@@ -100,10 +100,11 @@ class GrpcAsk:
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
-    async def left(self) -> None:
-        if not self._left:
-            self._gone = asyncio.get_running_loop().create_future()
-            await self._gone
+    def left(self) -> asyncio.Future[None]:
+        self._gone = asyncio.get_running_loop().create_future()
+        if self._left:
+            self._gone.set_result(None)
+        return self._gone
 
 
 def key_of(fields: Fields) -> bytes | None:

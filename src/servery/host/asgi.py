@@ -85,11 +85,12 @@ class QuickCycle:
         if self.gone is not None and not self.gone.done():
             self.gone.set_result(None)
 
-    async def left(self) -> None:
-        """Returns when the caller has left."""
-        if not self.disconnected:
-            self.gone = asyncio.get_running_loop().create_future()
-            await self.gone
+    def left(self) -> asyncio.Future[None]:
+        """Done when the caller has left. A future, since a coroutine would cost a task for each call that waits."""
+        self.gone = asyncio.get_running_loop().create_future()
+        if self.disconnected:
+            self.gone.set_result(None)
+        return self.gone
 
 
 class Protocol(HttpToolsProtocol):

@@ -79,7 +79,8 @@ class Running:
         self._process = process
         self._clock = clock
         self._jobs: set[Job] = set()
-        self._over: asyncio.Future[None] | None = None  # done when this process is about to end
+        self._cuts: dict[Job, Called] = {}  # what calls are answered that were here when this process had to end
+        self._ending = False
         self._look: asyncio.TimerHandle | None = None
         self._retired = ""  # why it takes no more calls
 
@@ -100,7 +101,6 @@ class Running:
         return self._clock.steady_ns() + (timeout_ns or _FOREVER_NS)
 
     async def start(self) -> None:
-        self._over = asyncio.get_running_loop().create_future()
         self._watch()
 
     async def drain(self) -> None:
@@ -113,7 +113,6 @@ class Running:
         refusal = loaded.refusal
         if refusal is not None:
             return Called({}, 0, refusal.word, loaded.unready)
-        assert self._over is not None
         if self._retired:
             return _REPLACED
         job: Job | None = loaded.submit(call)
@@ -122,11 +121,11 @@ class Running:
         self._jobs.add(job)
         left = asyncio.ensure_future(gone())
         try:
-            await asyncio.wait((job.future, left, self._over), return_when=asyncio.FIRST_COMPLETED)
-            if job.future.done():
-                return job.future.result()
-            called = loaded.give_up(job)
-            return None if left.done() else self._cut(job, called)
+            await asyncio.wait((job.future, left), return_when=asyncio.FIRST_COMPLETED)
+            if not job.future.done():
+                loaded.give_up(job)
+                return None
+            return self._cuts.pop(job, None) or job.future.result()
         except asyncio.CancelledError:
             loaded.give_up(job)
             raise
@@ -156,9 +155,13 @@ class Running:
             self._end()
 
     def _end(self) -> None:
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
-            self._process.end()
+        if self._ending:
+            return
+        self._ending = True
+        for job in self._jobs:
+            if not job.future.done():
+                self._cuts[job] = self._cut(job, self._loaded.give_up(job))
+        self._process.end()
 
     def _cut(self, job: Job, called: Called) -> Called:
         """What a call is answered when its Replica ends: those that ran failed, and the others may go elsewhere."""
