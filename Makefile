@@ -24,6 +24,7 @@ proof: .venv/test.installed  ## the tests that take minutes
 
 bench: .venv/test.installed  ## Servery beside the least server that could do the same; needs wrk
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/batching.py
 
 bench-peers: .venv/test.installed  ## Servery beside other model servers, installed in .venv/peers; 20 minutes; needs wrk
 	$(BIN)/python benchmarks/bench_peers.py
