@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -326,5 +328,27 @@ def test_uptime_grows_until_its_end(make: Make) -> None:
             (last,) = target.uptimes("ours", ended + SECOND_NS)
             assert msgspec.structs.replace(last, until_ns=0) == msgspec.structs.replace(first, until_ns=0)
             assert later.until_ns <= last.until_ns <= ended
+
+    play(scene())
+
+
+def test_what_was_loaded_is_freed_by_the_drain_and_not_by_the_collector_later() -> None:
+    held: list[weakref.ref[Controlled]] = []
+
+    def load() -> Controlled:
+        made = Controlled()
+        held.append(weakref.ref(made))
+        return made
+
+    async def scene() -> None:
+        target = InProcess(model(), version(), load, Clock())
+        await target.start()
+        assert not (await ask(target, call(1.0))).failure
+        gc.disable()
+        try:
+            await target.drain()
+            await until(lambda: held[0]() is None)
+        finally:
+            gc.enable()
 
     play(scene())

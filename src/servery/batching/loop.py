@@ -7,7 +7,7 @@
     called = await job.future                         # never raises; a call that can't make its deadline ends at once
     called = batcher.give_up(job)                     # the caller waits no longer: what to book for it
     await batcher.drain()                             # takes no more; returns when those who wait have their answer
-    lane.end()
+    lane.end(forget)
 
 All of it is called on the event loop; only `run(fetch, feeds, parameters)` runs in the thread. It may raise a Refusal for feeds that the
 caller has to mend, and anything else where the model fails. It must give arrays that it never writes to again: callers
@@ -88,8 +88,12 @@ class Lane:
         self.post(attempt, tell)
         return await future
 
-    def end(self) -> None:
-        """Do no more; what is being done ends by itself."""
+    def end(self, last: Callable[[], None]) -> None:
+        """Do no more; what is being done ends by itself, and then `last` is done, in the thread if there is one."""
+        if self._thread is None:
+            last()
+            return
+        self._work.put(last)
         self._work.put(None)
 
     def _live(self) -> None:

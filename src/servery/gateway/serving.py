@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -164,6 +165,7 @@ class Serving:
             for table in old:
                 await table.use.ended()
             await self._end(gone)
+            gc.collect()  # little but what the change left behind in circles: most of this process is frozen
 
         if not gone:
             return

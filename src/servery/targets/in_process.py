@@ -108,7 +108,11 @@ class InProcess:
             self._until_ns = self._clock.wall_ns()
         self.state = State.GONE
         await self._batcher.drain()
-        self._lane.end()
+        self._lane.end(self._unload)
+
+    def _unload(self) -> None:
+        """Free the artifact's memory now: what points at this Version in circles is found by the collector much later."""
+        self._runtime = None
 
     @property
     def since_ns(self) -> int:
