@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 import pytest
+import uvloop
 
 from server import post, split_replies
 from servery.host.asgi import Gone, Headers, HttpServer, Response
@@ -94,3 +95,26 @@ def test_a_drain_limit_below_a_second_is_kept() -> None:
         return took
 
     assert asyncio.run(drain()) < 0.9
+
+
+@pytest.mark.parametrize("clients", [1, 32])
+def test_connections_that_wait_are_accepted_several_a_turn(clients: int) -> None:
+    async def turns() -> int:
+        listener = listen("127.0.0.1", 0)
+        server = HttpServer(Failing(waits=False), listener, receive_limit_s=5, drain_limit_s=1)
+        await server.start()
+        callers = [
+            socket.create_connection(listener.getsockname()) for _ in range(clients)
+        ]  # the kernel's backlog holds them
+        taken = 0
+        while server.connected < clients:
+            await asyncio.sleep(0)
+            taken += 1
+        for caller in callers:
+            caller.close()
+        await server.drain()
+        return taken
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        # Under load a turn takes as long as all that arrived in it: one connection a turn would be milliseconds each.
+        assert runner.run(turns()) <= clients // 8 + 3

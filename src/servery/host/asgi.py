@@ -39,6 +39,9 @@ _CANCEL_S = 2.0
 _LEAVE_S = 0.25
 # What one process will hold open; beyond it a new connection is closed at once.
 _MOST_CONNECTIONS = 16_384
+# libuv takes one connection from a listener in each turn of its loop, and under load a turn takes milliseconds. So the
+# listener is there several times.
+_ACCEPTS_A_TURN = 8
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -324,7 +327,8 @@ class HttpServer:
         self._since: dict[Protocol, tuple[State, float]] = {}
 
     async def start(self) -> None:
-        self._serving = asyncio.get_running_loop().create_task(self._server.serve([self._listener]))
+        listeners = [self._listener, *(self._listener.dup() for _ in range(_ACCEPTS_A_TURN - 1))]
+        self._serving = asyncio.get_running_loop().create_task(self._server.serve(listeners))
         while not self._server.started:
             if self._serving.done():
                 self._serving.result()
