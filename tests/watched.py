@@ -54,8 +54,8 @@ class Watched(Server):
         outcomes = Counter(row[1] for row in kept)
         assert outcomes["abandoned"] == self.abandoned, [row[3:] for row in kept if row[1] == "abandoned"]
         answered = Counter(row[0] for row in kept if row[1] != "abandoned")
-        missing = [row for row in kept if row[0] in answered - Counter(self.ids)]
-        assert answered == Counter(self.ids), missing
+        unheard = answered - Counter(self.ids)
+        assert answered == Counter(self.ids), [row for row in kept if row[0] in unheard]
         assert not [row for row in kept if row[2] == "bug"]
         assert "Traceback" not in self.written(), self.written()[-3000:]
 
