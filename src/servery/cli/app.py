@@ -34,6 +34,7 @@ COMMANDS = (
     Command("apply", "servery.cli.apply", "apply", "Have a running Servery serve what its manifest declares now."),
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
     Command("route", "servery.cli.route", "app", "Routes: calibrate a cascade's thresholds.", group=True),
+    Command("router", "servery.cli.router", "app", "Routers: learn which of two models a prompt needs.", group=True),
     Command("key", "servery.cli.key", "app", "API keys of tenants.", group=True),
     Command("schema", "servery.cli.manifest", "schema", "Print the JSON Schema of the manifest, for editors."),
 )

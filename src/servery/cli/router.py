@@ -1,0 +1,186 @@
+"""`servery router`: learn from judged prompts which of two models to ask, and say what that is worth."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from servery.cli.options import command
+from servery.cli.recovery import PICTURES, draw, promise, show
+from servery.learning.choosing import Choice, compare, threshold_for
+from servery.learning.examples import Unusable
+from servery.learning.prompts import Answered, Columns, read_answered
+from servery.learning.routers import Router, read_router, write_router
+from servery.routing.complexity import Features, Floats, features_of
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+_DATA = "Prompts that both models have answered: a .csv or .csv.gz file with a 1 (right) or 0 (wrong) for each model."
+
+
+class TrainOptions(msgspec.Struct, frozen=True):
+    """What `servery router train` is told."""
+
+    data: Annotated[Path, typer.Option(help=_DATA, show_default=False)]
+    out: Annotated[Path, typer.Option(help="The file that the router is written into: NAME.npz.")]
+    prompt: Annotated[str, typer.Option(help="The column of the prompts.")] = "prompt"
+    cheap: Annotated[str, typer.Option(help="The column that says whether the cheap model was right.")] = "cheap"
+    strong: Annotated[str, typer.Option(help="The column that says whether the strong model was right.")] = "strong"
+    group: Annotated[
+        str, typer.Option(help="A column of subjects or customers: judge by groups that were never seen.")
+    ] = ""
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The share of prompts that may go to the strong model.")
+    ] = None
+    recover: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The part of the gap between the models to recover; default 0.8.")
+    ] = None
+    cost: Annotated[
+        float | None, typer.Option(metavar="USD", min=0, help="Dollars per million prompts, on the mean.")
+    ] = None
+    cheap_usd: Annotated[float | None, typer.Option(metavar="USD", min=0, help="The cheap model's, for a million.")] = (
+        None
+    )
+    strong_usd: Annotated[
+        float | None, typer.Option(metavar="USD", min=0, help="The strong model's, for a million.")
+    ] = None
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts that are judged by what the others taught.")] = 5
+    seed: Annotated[int, typer.Option(min=0, help="Which prompts are in which part.")] = 0
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw quality against strong calls: .png or .svg.", show_default=False)
+    ] = None
+
+
+class EvaluateOptions(msgspec.Struct, frozen=True):
+    """What `servery router evaluate` is told."""
+
+    router: Annotated[Path, typer.Argument(help="What `servery router train` wrote.")]
+    data: Annotated[Path, typer.Option(help=_DATA + " The router must not have seen them.", show_default=False)]
+    prompt: Annotated[str, typer.Option(help="The column of the prompts.")] = "prompt"
+    cheap: Annotated[str, typer.Option(help="The column that says whether the cheap model was right.")] = "cheap"
+    strong: Annotated[str, typer.Option(help="The column that says whether the strong model was right.")] = "strong"
+    seed: Annotated[int, typer.Option(min=0, help="Which samples the intervals come from.")] = 0
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw quality against strong calls: .png or .svg.", show_default=False)
+    ] = None
+
+
+@app.callback()
+def routers() -> None:
+    """Routers: which of two models a prompt needs."""
+
+
+@app.command()
+@command(TrainOptions)
+def train(given: TrainOptions) -> None:
+    """Learn from judged prompts which ones need the strong model, and write a router.
+
+    Prints what it is worth, measured on prompts that it had not seen (cross-fitting), beside chance, each model alone,
+    the prompts' length and what could be reached at most. The threshold gives the --share of strong calls, --recover of
+    the gap, or the --cost that you want.
+    """
+    _check_plot("train", given.plot)
+    if find_spec("sklearn") is None:
+        _stop("train", "this needs scikit-learn: pip install 'servery[train]'")
+    try:
+        if not given.out.parent.is_dir():
+            raise Unusable(f"the folder {given.out.parent} doesn't exist")
+        wanted = _wanted(given)
+        answered = read_answered(given.data, Columns(given.prompt, given.cheap, given.strong, given.group))
+        gain, router = _learn(given, answered, wanted)
+        choice = _told(answered, gain, router, given.seed, "this router, on prompts that it had not seen")
+        _draw(given.plot, answered, gain, choice)
+        write_router(given.out, router)
+        typer.echo(f"wrote {given.out}", err=True)
+    except Unusable as stopped:
+        _stop("train", str(stopped))
+
+
+@app.command()
+@command(EvaluateOptions)
+def evaluate(given: EvaluateOptions) -> None:
+    """Say what a router is worth on prompts that it has not seen, with 95 % intervals."""
+    _check_plot("evaluate", given.plot)
+    try:
+        router = read_router(given.router)
+        answered = read_answered(given.data, Columns(given.prompt, given.cheap, given.strong))
+        gain = np.array([router.scorer.gain(text) for text in answered.texts])
+        choice = _told(answered, gain, router, given.seed, "this router")
+        _draw(given.plot, answered, gain, choice)
+    except Unusable as stopped:
+        _stop("evaluate", str(stopped))
+
+
+def _wanted(given: TrainOptions) -> Choice:
+    named = [value for value in (given.share, given.recover, given.cost) if value is not None]
+    if len(named) > 1:
+        raise typer.BadParameter("say one of --share, --recover and --cost")
+    if given.cost is not None:
+        if given.cheap_usd is None or given.strong_usd is None or given.strong_usd <= given.cheap_usd:
+            raise typer.BadParameter("--cost needs --cheap-usd and, above it, --strong-usd", param_hint="--cost")
+        if given.cost < given.cheap_usd:
+            raise typer.BadParameter("even the cheap model costs more", param_hint="--cost")
+        return Choice(share=min(1.0, (given.cost - given.cheap_usd) / (given.strong_usd - given.cheap_usd)))
+    return Choice(share=given.share) if given.share is not None else Choice(recover=given.recover or 0.8)
+
+
+def _learn(given: TrainOptions, answered: Answered, wanted: Choice) -> tuple[Floats, Router]:
+    """(what is foretold of each prompt by what hadn't seen it, the router that has seen all)."""
+    from servery.learning.train import Prompts, crossed, scale_of, steps, train  # noqa: PLC0415 (an extra)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        looking = progress.add_task("looking at the prompts", total=len(answered.texts))
+        features: list[Features] = []
+        for text in answered.texts:
+            features.append(features_of(text))
+            progress.advance(looking)
+        learning = progress.add_task("learning", total=steps(given.folds))
+        prompts = Prompts(features, answered.judged, answered.groups)
+        gain = crossed(prompts, given.folds, given.seed, lambda: progress.advance(learning))
+        scorer = train(prompts, given.seed, lambda: progress.advance(learning))
+    scale = scale_of(gain, answered.judged)
+    gain = np.clip(scale[0] * gain + scale[1], -1, 1)
+    scorer = msgspec.structs.replace(scorer, scale=scale)
+    return gain, Router(scorer, len(features), threshold_for(gain, answered.judged, wanted))
+
+
+def _told(answered: Answered, gain: Floats, router: Router, seed: int, name: str) -> float:
+    """Print the table and what the threshold gives; the share of strong calls."""
+    lengths = np.array([float(len(text)) for text in answered.texts])
+    found = compare(answered.judged, {name: gain, "prompt length": lengths}, seed)
+    show(found)
+    typer.echo("\n" + promise(answered.judged, gain, router.threshold))
+    return float((gain > router.threshold).mean())
+
+
+def _draw(plot: Path | None, answered: Answered, gain: Floats, share: float) -> None:
+    if plot is not None:
+        lengths = np.array([float(len(text)) for text in answered.texts])
+        draw(answered.judged, {"router": gain, "prompt length": lengths}, share, plot)
+        typer.echo(f"drew {plot}", err=True)
+
+
+def _check_plot(name: str, plot: Path | None) -> None:
+    """Before anything takes time."""
+    if plot is None:
+        return
+    if plot.suffix.lower() not in PICTURES:
+        raise typer.BadParameter(f"give a file that ends in {' or '.join(PICTURES)}", param_hint="--plot")
+    if not plot.parent.is_dir():
+        raise typer.BadParameter(f"the folder {plot.parent} doesn't exist", param_hint="--plot")
+    if find_spec("matplotlib") is None:
+        _stop(name, "--plot needs matplotlib: pip install 'servery[plot]'")
+
+
+def _stop(name: str, message: str) -> NoReturn:
+    typer.echo(f"servery router {name}: {message}", err=True)
+    raise typer.Exit(1)
