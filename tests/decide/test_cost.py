@@ -52,6 +52,21 @@ def test_a_few_measurements_refuse_nothing() -> None:
     assert cost.at_least(1) == pytest.approx(11 * MS, rel=0.01)
 
 
+def test_what_is_much_larger_than_all_that_was_seen_is_not_held_to_take_that_much_longer() -> None:
+    cost = Cost(1_000, 4_000)
+    for at in range(40):
+        cost.learn(1 + at % 2, 5_000 + 4_000 * (at % 2))
+    assert cost.at_least(2) > 8_000
+    assert cost.at_least(16) > 60_000
+    assert cost.at_least(8_000_000) == cost.at_least(16)  # a row among millions may cost next to nothing
+    assert cost.at_least(64, 4) > 240_000  # that is four batches of sixteen
+    cost.learn(8_000_000, 100 * MS)
+    assert cost.at_least(8_000_000) <= 100 * MS
+    for _ in range(40):
+        cost.learn(1, 50_000)  # and that was long ago
+    assert cost.at_least(8_000_000) == cost.at_least(8) <= 8 * 50_000
+
+
 def test_the_warm_up_gives_the_slope_until_sizes_differ() -> None:
     """All batches are of one row, and twice as slow as in the warm-up: so are the larger ones, as far as is known."""
     cost = Cost(10 * MS, MS)

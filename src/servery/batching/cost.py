@@ -14,6 +14,8 @@ _SPREAD = 0.05
 # With fewer measurements nothing is refused by what was learned.
 _ENOUGH = 8
 _REMEMBERED = 32
+# What was learned says something of batches so many times as large as the largest of those remembered.
+_REACH = 8
 
 
 class Cost:
@@ -23,7 +25,7 @@ class Cost:
     as two batches, one of them of 32 rows, so that the slope is known before batches of more than one size ran.
     """
 
-    __slots__ = ("_high", "_low", "_n", "_nn", "_ny", "_ratios", "_w", "_y", "fixed_ns", "row_ns", "seen")
+    __slots__ = ("_high", "_low", "_n", "_nn", "_ny", "_ratios", "_sizes", "_w", "_y", "fixed_ns", "row_ns", "seen")
 
     def __init__(self, fixed_ns: float = 0.0, row_ns: float = math.inf) -> None:
         self.fixed_ns = self.row_ns = 0.0
@@ -31,6 +33,7 @@ class Cost:
         self._w = self._n = self._y = self._nn = self._ny = 0.0
         self._low, self._high = 0.0, 1.0
         self._ratios: deque[float] = deque(maxlen=_REMEMBERED)
+        self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
         if math.isfinite(fixed_ns) and math.isfinite(row_ns):
             self.fixed_ns, self.row_ns = max(fixed_ns, 0.0), max(row_ns, 0.0)
             for rows in (1, 32):
@@ -45,8 +48,14 @@ class Cost:
         return self.expect(rows) * self._high
 
     def at_least(self, rows: int, batches: int = 1) -> float:
-        """What none of the last batches undercut, by their size; 0 while few were seen."""
-        return self.expect(rows, batches) * self._low
+        """What none of the last batches undercut, by their size; 0 while few were seen.
+
+        Of a batch much larger than all of them no more is known than that it takes no less than a smaller one: a slope that
+        was learned from a few rows says nothing of millions.
+        """
+        if not self._low:
+            return 0.0
+        return self.expect(min(rows, _REACH * max(self._sizes) * batches), batches) * self._low
 
     def learn(self, rows: int, busy_ns: int) -> None:
         """A batch of `rows` rows took `busy_ns`."""
@@ -56,6 +65,7 @@ class Cost:
         if expected >= 1:
             self._ratios.append(took / expected)
             took = min(took, expected * _MOST)
+        self._sizes.append(rows)
         self._add(rows, took)
         self._fit()
         self.seen += 1

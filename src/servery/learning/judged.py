@@ -123,7 +123,8 @@ def bootstrap(
     spreads: list[Spread] = []
     for at in range(len(scores)):
         ahead = None if beside is None else _interval(found[at, :, 0] - found[beside, :, 0])
-        spreads.append(Spread(*(_interval(found[at, :, part]) for part in range(3)), ahead))
+        apgr, cpt_50, cpt_80 = (_interval(found[at, :, part]) for part in range(3))
+        spreads.append(Spread(apgr, cpt_50, cpt_80, ahead))
     return spreads
 
 

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 from pathlib import Path
-from typing import cast
 
 import msgspec
 import numpy as np
@@ -69,7 +68,7 @@ def read_answered(path: Path, columns: Columns) -> Answered:
 
 def _open(path: Path) -> io.TextIOWrapper:
     if path.suffix.lower() == ".gz":
-        return cast("io.TextIOWrapper", gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,7 +40,7 @@ def write_router(path: Path, router: Router) -> None:
     scorer = router.scorer
     facts = [(one.linear.bias, one.trees.depth, one.trees.base) for one in (scorer.cheap, scorer.strong)]
     about = About(VERSION, router.rows, router.threshold, scorer.mix, scorer.scale, *facts)
-    arrays = {"edge_counts": scorer.edge_counts, "edges": scorer.edges}
+    arrays: dict[str, Any] = {"edge_counts": scorer.edge_counts, "edges": scorer.edges}
     for name, learned in (("cheap", scorer.cheap), ("strong", scorer.strong)):
         for part in ("words", "grams", "bins"):
             arrays[f"{name}_{part}"] = getattr(learned.linear, part)
@@ -67,11 +68,13 @@ def read_router(path: Path) -> Router:
     return Router(scorer, about.rows, about.threshold)
 
 
-def _learned(arrays: np.lib.npyio.NpzFile, name: str, facts: tuple[float, int, float]) -> Learned:
+def _learned(arrays: Any, name: str, facts: tuple[float, int, float]) -> Learned:
     bias, depth, base = facts
-    linear = Linear(*(arrays[f"{name}_{part}"] for part in ("words", "grams", "bins")), bias)
-    nodes = (arrays[f"{name}_{part}"] for part in ("feature", "threshold", "left", "right", "value"))
-    return Learned(linear, Trees(*nodes, depth, base))
+    words, grams, bins = (arrays[f"{name}_{part}"] for part in ("words", "grams", "bins"))
+    feature, threshold, left, right, value = (
+        arrays[f"{name}_{part}"] for part in ("feature", "threshold", "left", "right", "value")
+    )
+    return Learned(Linear(words, grams, bins, bias), Trees(feature, threshold, left, right, value, depth, base))
 
 
 def _is_sound(scorer: Scorer) -> bool:

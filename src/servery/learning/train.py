@@ -41,8 +41,9 @@ class Prompts(msgspec.Struct, frozen=True):
     def at(self, rows: Rows) -> Prompts:
         """Some of them."""
         judged = Judged(self.judged.cheap[rows], self.judged.strong[rows])
-        groups = tuple(self.groups[row] for row in rows) if self.groups else ()
-        return Prompts([self.features[row] for row in rows], judged, groups)
+        chosen: list[int] = rows.tolist()
+        groups = tuple(self.groups[row] for row in chosen) if self.groups else ()
+        return Prompts([self.features[row] for row in chosen], judged, groups)
 
 
 def steps(folds: int) -> int:
@@ -81,7 +82,7 @@ def crossed(prompts: Prompts, folds: int, seed: int, tick: Tick) -> Floats:
     gain = np.zeros(len(prompts.features))
     for learn, judge in parts(prompts, folds, seed):
         scorer = train(prompts.at(learn), seed, tick)
-        gain[judge] = [scorer.gain_of(prompts.features[row]) for row in judge]
+        gain[judge] = [scorer.gain_of(features) for features in prompts.at(judge).features]
     return gain
 
 
@@ -154,7 +155,7 @@ class _Space(msgspec.Struct, frozen=True):
 
     def matrix(self, prompts: Prompts, rows: Rows) -> Any:
         sparse: Any = importlib.import_module("scipy.sparse")
-        found = [prompts.features[row] for row in rows]
+        found = prompts.at(rows).features
         looks = ([one.words for one in found], [one.grams for one in found])
         terms = [
             _sparse(look)[:, seen] @ sparse.diags(rarity)
@@ -175,7 +176,7 @@ class _Space(msgspec.Struct, frozen=True):
 
 
 def _space(prompts: Prompts, rows: Rows) -> _Space:
-    found = [prompts.features[row] for row in rows]
+    found = prompts.at(rows).features
     counts = np.array([one.counts for one in found])
     edge_counts: list[int] = []
     edges: list[float] = []
@@ -228,13 +229,14 @@ def _fit_trees(counts: Floats, right: Floats, seed: int) -> Any:
 def _read_trees(fitted: Any, right: Floats) -> Trees:
     """The trees of scikit-learn as arrays."""
     found = [one.tree_ for one in fitted.estimators_[:, 0]]
-    nodes = max(tree.node_count for tree in found)
+    nodes: int = max(tree.node_count for tree in found)
     shape = (len(found), nodes)
     feature, threshold, value = np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape)
     left, right_child = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for at, tree in enumerate(found):
-        count = tree.node_count
-        leaf, itself = tree.children_left < 0, np.arange(count)
+        count: int = tree.node_count
+        leaf: NDArray[np.bool_] = tree.children_left < 0
+        itself = np.arange(count)
         feature[at, :count] = np.where(leaf, 0, tree.feature)
         threshold[at, :count] = tree.threshold
         left[at, :count] = np.where(leaf, itself, tree.children_left)
