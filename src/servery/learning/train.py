@@ -23,8 +23,8 @@ from servery.routing.complexity import BITS, Features, Floats, Learned, Linear, 
 Tick = Callable[[], None]
 Rows = NDArray[np.int64]
 
-STRENGTHS = (0.1, 0.3)  # inverse: less of it is more regularisation
-MIXES = ((0.7, 0.3), (0.5, 0.5), (0.7, 0.7), (1.0, 0.7))  # of the logits: linear, trees
+STRENGTHS = (0.1, 0.3, 1.0)  # inverse: less of it is more regularisation
+MIXES = ((0.7, 0.3), (0.5, 0.5), (0.7, 0.7), (1.0, 0.7), (1.0, 0.3))  # of the logits: linear, trees
 PARTS = 4
 _BINS = 12
 _BIN_SCALE = 0.1  # beside n-grams of length 1: how freely the bins' weights may grow
