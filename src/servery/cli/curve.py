@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from servery.cli.calibrating import Cascade
 from servery.cli.calibration import dollars
+from servery.cli.pictures import picture
 from servery.learning.calibrate import Calibration
 from servery.learning.thresholds import Wanted
 
 _LINE, _CHOSEN, _NOW, _TIER, _WANTED = "#9aa7b5", "#c2410c", "#1d4ed8", "#374151", "#15803d"
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
 _WIDE = 30  # costs that differ by more are drawn by their logarithm
-_STYLE = {"svg.hashsalt": "servery", "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False,
-          "axes.spines.right": False}  # fmt: skip
 
 
 def draw(cascade: Cascade, found: Calibration, wanted: Wanted, path: Path) -> None:
     """Write the picture; its kind follows from the name of the file."""
-    matplotlib: Any = importlib.import_module("matplotlib")
-    figures: Any = importlib.import_module("matplotlib.figure")
-    with matplotlib.rc_context(_STYLE):
-        figure = figures.Figure(figsize=(7.2, 4.6), layout="constrained")
-        axes = figure.add_subplot()
+    with picture(path) as axes:
         _fill(axes, cascade, found, wanted)
-        made = {"metadata": {"Date": None}} if path.suffix.lower() == ".svg" else {"dpi": 150}
-        figure.savefig(path, **made)
 
 
 def _fill(axes: Any, cascade: Cascade, found: Calibration, wanted: Wanted) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from servery.cli.pictures import picture
 from servery.cli.tables import NOTHING, print_table
 from servery.learning.choosing import Comparison, Line, accuracy_at
 from servery.learning.judged import SHARES, Floats, Judged, ordered, recovered
 from servery.stats.intervals import Interval
 
-PICTURES = (".png", ".svg")
 _SHOWN = (0.1, 0.3, 0.5, 0.7, 0.9)
 _COLOURS = {"router": "#c2410c", "prompt length": "#1d4ed8", "an oracle": "#15803d"}
 
@@ -74,12 +72,7 @@ def promise(judged: Judged, gain: Floats, threshold: float) -> str:
 
 def draw(judged: Judged, scores: dict[str, Floats], share: float, path: Path) -> None:
     """Write the picture; its kind follows from the name of the file. `share` of strong calls is marked."""
-    matplotlib: Any = importlib.import_module("matplotlib")
-    figures: Any = importlib.import_module("matplotlib.figure")
-    style = {"svg.hashsalt": "servery", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(style):
-        figure = figures.Figure(figsize=(7.2, 4.6), layout="constrained")
-        axes = figure.add_subplot()
+    with picture(path) as axes:
         base = float(judged.cheap.mean())
         for name, score in (*scores.items(), ("an oracle", judged.gain)):
             shares, added = recovered(ordered(score), judged)
@@ -95,5 +88,4 @@ def draw(judged: Judged, scores: dict[str, Floats], share: float, path: Path) ->
         axes.set_ylabel("prompts answered rightly (%)")
         axes.set_title(f"{judged.rows} prompts", loc="left", fontsize=11)
         axes.grid(alpha=0.25, linewidth=0.6)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-        figure.savefig(path, **({"metadata": {"Date": None}} if path.suffix.lower() == ".svg" else {"dpi": 150}))
+        axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,6 +12,7 @@ import typer
 from servery.cli.calibrating import Asking, Cascade, read_cascade, run
 from servery.cli.calibration import promise, shortfall, show
 from servery.cli.options import command
+from servery.cli.pictures import check_plot
 from servery.control.edit import CannotEdit, diff, read_text, replace_file, with_numbers
 from servery.control.places import did_you_mean
 from servery.learning.examples import Unusable
@@ -21,7 +21,6 @@ from servery.learning.thresholds import Share, Wanted
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _BAND = re.compile(r"(?P<tier>.+)=(?P<low>[0-9]*\.?[0-9]+)\.\.(?P<high>[0-9]*\.?[0-9]+)")
-PICTURES = (".png", ".svg")
 
 
 class CalibrateOptions(msgspec.Struct, frozen=True):
@@ -78,7 +77,8 @@ def calibrate(given: CalibrateOptions) -> None:
     With --accuracy the cheapest thresholds are chosen that are accurate enough; otherwise the most accurate ones within
     --cost and --share. Prints what they give and the change of the manifest. Exit 1 where nothing can be promised.
     """
-    _check_plot(given.plot)
+    if missing := check_plot(given.plot):
+        _stop(missing)
     try:
         cascade = read_cascade(given.route, given.manifest)
         wanted = _wanted(given, cascade)
@@ -101,18 +101,6 @@ def calibrate(given: CalibrateOptions) -> None:
             typer.echo(f"wrote {given.manifest}", err=True)
     except (Unusable, CannotEdit) as stopped:
         _stop(str(stopped))
-
-
-def _check_plot(plot: Path | None) -> None:
-    """Before anything takes time."""
-    if plot is None:
-        return
-    if plot.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"give a file that ends in {' or '.join(PICTURES)}", param_hint="--plot")
-    if not plot.parent.is_dir():
-        raise typer.BadParameter(f"the folder {plot.parent} doesn't exist", param_hint="--plot")
-    if find_spec("matplotlib") is None:
-        _stop("--plot needs matplotlib: pip install 'servery[plot]'")
 
 
 def _wanted(given: CalibrateOptions, cascade: Cascade) -> Wanted:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from servery.cli.options import command
-from servery.cli.recovery import PICTURES, draw, promise, show
+from servery.cli.pictures import check_plot
+from servery.cli.recovery import draw, promise, show
 from servery.learning.choosing import Choice, compare, threshold_for
 from servery.learning.examples import Unusable
 from servery.learning.prompts import Answered, Columns, read_answered
@@ -86,7 +87,8 @@ def train(given: TrainOptions) -> None:
     the prompts' length and what could be reached at most. The threshold gives the --share of strong calls, --recover of
     the gap, or the --cost that you want.
     """
-    _check_plot("train", given.plot)
+    if missing := check_plot(given.plot):
+        _stop("train", missing)
     if find_spec("sklearn") is None:
         _stop("train", "this needs scikit-learn: pip install 'servery[train]'")
     try:
@@ -107,7 +109,8 @@ def train(given: TrainOptions) -> None:
 @command(EvaluateOptions)
 def evaluate(given: EvaluateOptions) -> None:
     """Say what a router is worth on prompts that it has not seen, with 95 % intervals."""
-    _check_plot("evaluate", given.plot)
+    if missing := check_plot(given.plot):
+        _stop("evaluate", missing)
     try:
         router = read_router(given.router)
         answered = read_answered(given.data, Columns(given.prompt, given.cheap, given.strong))
@@ -167,18 +170,6 @@ def _draw(plot: Path | None, answered: Answered, gain: Floats, share: float) -> 
         lengths = np.array([float(len(text)) for text in answered.texts])
         draw(answered.judged, {"router": gain, "prompt length": lengths}, share, plot)
         typer.echo(f"drew {plot}", err=True)
-
-
-def _check_plot(name: str, plot: Path | None) -> None:
-    """Before anything takes time."""
-    if plot is None:
-        return
-    if plot.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"give a file that ends in {' or '.join(PICTURES)}", param_hint="--plot")
-    if not plot.parent.is_dir():
-        raise typer.BadParameter(f"the folder {plot.parent} doesn't exist", param_hint="--plot")
-    if find_spec("matplotlib") is None:
-        _stop(name, "--plot needs matplotlib: pip install 'servery[plot]'")
 
 
 def _stop(name: str, message: str) -> NoReturn:
