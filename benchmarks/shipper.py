@@ -16,8 +16,8 @@ from pathlib import Path
 from servery.host.clock import Clock
 from servery.store.shipper import Shipper
 from servery.store.spool import Spool
-from servery.terms.manifest import Records
 from servery.terms.record import Attempt, Outcome, Record, Role, Uptime
+from servery.terms.server import Records
 
 DAY_NS = 86_400 * 10**9
 DIGEST = "0123456789abcdef" * 4

@@ -27,18 +27,21 @@ from servery.host.service import Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
 from servery.terms.change import Snapshot, Standing, Version
-from servery.terms.manifest import Model, Server
+from servery.terms.manifest import Model
 from servery.terms.placement import Placement
 from servery.terms.record import Uptime
+from servery.terms.server import Server
 from servery.terms.tensors import Signature
 
 if TYPE_CHECKING:
     from servery.gateway.minutes import Minutes
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
-    from servery.gateway.serving import Owned
+    from servery.gateway.serving import Owned, OwnedText
     from servery.gateway.worker import Face, Worker
+    from servery.host.asgi import HttpServer
     from servery.host.rpc import GrpcServer
+    from servery.routing.router_file import Router
     from servery.targets.in_process import InProcess, Runtime
     from servery.targets.oip import OipTarget
 
@@ -145,14 +148,12 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     import uvloop
 
     from servery.control.apply import read_snapshot
-    from servery.gateway.body import Inflow
-    from servery.gateway.http import HttpFace
     from servery.gateway.link import Link
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
     from servery.gateway.worker import Worker
-    from servery.host.asgi import HttpServer
+    from servery.routing.router_file import decode_router
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
 
@@ -165,39 +166,36 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     manifest = snapshot.manifest
     run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
 
-    def make(model: Model, version: Version, standing: Standing, placement: Placement) -> Owned:
+    def make(model: Model, version: Version, standing: Standing, placement: Placement) -> Owned | OwnedText:
         if standing is not Standing.LOADED:
             return Absent(version, standing, lambda: link.tell("wake", version.model))
+        if placement is Placement.ELSEWHERE:
+            return _text_target(model, version, clock, dice)
         return _target(model, version, placement, folder, clock)
 
     def uptimes(now_ns: int) -> list[Uptime]:
         return [line for target in serving.targets for line in target.uptimes(run, now_ns)]
 
-    def last_uptime(target: Owned) -> None:
+    def last_uptime(target: Owned | OwnedText) -> None:
         for line in target.uptimes(run, clock.wall_ns()):
             spool.append(line)
 
+    def read_router(digest: str) -> Router:
+        return decode_router(folder.router(digest).read_bytes())
+
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
     minutes = _minutes(folder, snapshot.workers, clock)
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make)
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, read_router)
 
-    async def read() -> Snapshot:
-        return await asyncio.to_thread(read_snapshot, folder.snapshot)
-
-    link = Link(folder.control, run, serving, read)
+    link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 
     async def serve() -> None:
         pipeline = Pipeline(serving.table, spool, clock, dice)
         serving.when_swapped(pipeline.swap)
         repository = Repository(pipeline, link)
         worker = Worker(pipeline, spool, [minutes, serving, link], manifest.server.drain, lifeline.say)
-        server = HttpServer(
-            HttpFace(pipeline, repository, Inflow(manifest.server), worker.unready),
-            socket.socket(fileno=settings.listener),
-            manifest.server.receive_limit_s,
-            manifest.server.drain.limit_s,
-        )
-        faces: list[Face] = [server]
+        listener = socket.socket(fileno=settings.listener)
+        faces: list[Face] = [_http_server(listener, pipeline, repository, worker, manifest.server)]
         if settings.grpc:
             faces.append(_grpc_server(settings.grpc, pipeline, repository, worker, manifest.server))
         lifeline.when_ended(worker.stop)
@@ -217,6 +215,21 @@ def _minutes(folder: DataFolder, workers: int, clock: Clock) -> Minutes:
     from servery.quota.counters import SqliteCounter
 
     return OwnMinutes() if workers == 1 else SharedMinutes(SqliteCounter(folder.limits), workers, clock)
+
+
+def _http_server(
+    listener: socket.socket, pipeline: Pipeline, repository: Repository, worker: Worker, server: Server
+) -> HttpServer:
+    """The HTTP face, for tensors and for text."""
+    from servery.gateway.body import Inflow
+    from servery.gateway.http import HttpFace
+    from servery.gateway.openai import OpenAiFace
+    from servery.host.asgi import HttpServer
+
+    inflow = Inflow(server)
+    text = OpenAiFace(pipeline, inflow, pipeline.clock.wall_ns() // 10**9)
+    face = HttpFace(pipeline, repository, inflow, worker.unready, text)
+    return HttpServer(face, listener, server.receive_limit_s, server.drain.limit_s)
 
 
 def _grpc_server(
@@ -241,6 +254,17 @@ def _target(
     if placement is Placement.REPLICAS:
         return OipTarget(model, version, sockets(folder.run, model, version, model.replicas or 1), clock)
     return InProcess(model, version, _loader(model, version), clock)
+
+
+def _text_target(model: Model, version: Version, clock: Clock, dice: Dice) -> OwnedText:
+    """How a worker asks a language model."""
+    from servery.targets.heuristic import HeuristicTarget
+    from servery.targets.openai import OpenAiTarget
+
+    if model.runtime == "heuristic":
+        return HeuristicTarget(model, version, clock, dice)
+    secret = os.environ.get(model.credentials.env, "") if model.credentials is not None else ""
+    return OpenAiTarget(model, version, secret, clock)
 
 
 def runtime_of(model: Model, version: Version) -> Runtime:
@@ -348,6 +372,8 @@ def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
     # A service manager may send these to every process. The supervisor says when: after the workers' last call.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    for name in settings.secrets:  # before a line of the user's runs
+        os.environ.pop(name, None)
     clock, version = Clock(), settings.version
     run = f"{clock.wall_ns() // 1_000_000:013d}-r{os.getpid()}"
     loaded = InProcess(settings.model, version, _loader(settings.model, version), clock)

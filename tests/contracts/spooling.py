@@ -15,7 +15,7 @@ from pathlib import Path
 from lines import attempt, no_uptime, record
 from servery.host.clock import Clock
 from servery.store.spool import Spool
-from servery.terms.manifest import Records
+from servery.terms.server import Records
 
 
 async def main(folder: Path, run: str, spool_mb: int, fsize: int, burst: int) -> None:

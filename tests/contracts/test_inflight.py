@@ -30,7 +30,7 @@ def table(tmp_path: Path) -> InFlight:
 def test_what_is_open_is_found_with_all_that_is_known(table: InFlight, tmp_path: Path) -> None:
     slot = table.begin(number(1), AT, CALLER, "digits", "order-ü" * 20)
     table.tries(slot, 0, CHEAP, 5, AT + SECOND, None)
-    table.tries(slot, 1, DEAR, 2, AT + 3 * SECOND, (2 * SECOND, "model_failed"))
+    table.tries(slot, 1, DEAR, 2, AT + 3 * SECOND, (2 * SECOND, "model_failed", 5), 7)
     (found,) = lost(tmp_path / "inflight", AT + 7 * SECOND)
     assert (found.id, found.at_ns, found.tenant, found.key, found.route) == (number(1), AT, "acme", "main", "digits")
     assert (found.outcome, found.reason, found.rows, found.region) == (Outcome.FAILED, "worker_lost", 5, "eu")
@@ -42,11 +42,11 @@ def test_what_is_open_is_found_with_all_that_is_known(table: InFlight, tmp_path:
         2 * SECOND,
         "model_failed",
         False,
-        2 * 10**12,
+        2 * 10**12 + 5,
     )
     assert (second.busy_ns, second.reason, second.estimated, second.rows) == (4 * SECOND, "worker_lost", True, 2)
-    assert second.pico_usd == 8 * 10**12
-    assert found.pico_usd == 10 * 10**12
+    assert second.pico_usd == 8 * 10**12 + 7
+    assert found.pico_usd == 10 * 10**12 + 12
 
 
 def test_what_was_released_is_closed_and_its_slot_is_clean_for_the_next(table: InFlight, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_was_released_is_closed_and_its_slot_is_clean_for_the_next(table: I
 def test_of_many_attempts_the_last_one_is_among_those_kept(table: InFlight, tmp_path: Path) -> None:
     slot = table.begin(number(1), AT, CALLER, "digits", "")
     for at in range(7):
-        table.tries(slot, at, CHEAP if at < 6 else DEAR, 1, AT, (1, "") if at else None)
+        table.tries(slot, at, CHEAP if at < 6 else DEAR, 1, AT, (1, "", 0) if at else None)
     (found,) = lost(tmp_path / "inflight", AT)
     assert [attempt.tier for attempt in found.attempts] == ["cheap", "cheap", "cheap", "dear"]
 

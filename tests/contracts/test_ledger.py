@@ -28,8 +28,8 @@ from servery.store import joining, schema, segments
 from servery.store.ledger import Cursor, Ledger, WrongLedger
 from servery.store.shipper import Shipper
 from servery.store.spool import Spool
-from servery.terms.manifest import Records
 from servery.terms.record import AnyLine, Outcome, Record, Summary
+from servery.terms.server import Records
 
 DAY_NS = 86_400 * 10**9
 NOW = 20_000 * DAY_NS + 3_600 * 10**9

@@ -19,8 +19,8 @@ from servery.host.clock import Clock
 from servery.store import reserve, segments
 from servery.store.shipper import Shipper
 from servery.store.spool import Spool
-from servery.terms.manifest import Records
 from servery.terms.record import Uptime
+from servery.terms.server import Records
 
 PROMISE_NS = 50_000_000
 TESTS = Path(__file__).parent.parent

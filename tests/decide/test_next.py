@@ -19,6 +19,7 @@ CASCADE = Plan(Kind.CASCADE, (Step("cheap", 0.9), Step("mid", 0.8), Step("premiu
 FIXED = Plan(Kind.FIXED, (Step("cheap", 0.9), Step("premium")))
 STATIC = Plan(Kind.STATIC, (Step("cheap"), Step("mid"), Step("premium")))
 ORDERED = Plan(Kind.STATIC, STATIC.steps, (1, 0))
+HARD = Plan(Kind.COMPLEXITY, STATIC.steps)
 ALONE = Plan(Kind.STATIC, STATIC.steps, ())
 TWO = Facts(2, 100)
 PREMIUM = Facts(2, 100, first=2)
@@ -33,6 +34,25 @@ DECISIONS: Table = [
     ("all sure", CASCADE, [Tried(0, None, None, [0.9, 1.0])], TWO, 0, Settle()),
     ("fixed asks for no confidence", FIXED, [Tried(0, None, None, [0.0, 0.0])], TWO, 0, Settle()),
     ("no confidence is given", CASCADE, [Tried(0, None)], TWO, 0, Settle()),
+    ("a score picks", HARD, [], Facts(1, 100, first=1), 0, Try(1, None, Role.SERVE)),
+    ("what can't be asked is skipped upwards", HARD, [], Facts(1, 100, frozenset({1}), 1), 0, Try(2, None, Role.SERVE)),
+    ("and then downwards", HARD, [], Facts(1, 100, frozenset({1, 2}), 1), 0, Try(0, None, Role.SERVE)),
+    (
+        "a failed one's stand-in is a dearer one",
+        HARD,
+        [Tried(1, None, Reason.UPSTREAM_CUT)],
+        Facts(1, 100, first=1),
+        0,
+        Try(2, None, Role.FALLBACK),
+    ),
+    (
+        "or else a cheaper one",
+        HARD,
+        [Tried(1, None, Reason.UPSTREAM_CUT), Tried(2, None, Reason.UPSTREAM_BUSY)],
+        Facts(1, 100, first=1),
+        0,
+        Try(0, None, Role.FALLBACK),
+    ),
     ("one goes on", CASCADE, [Tried(0, None, None, [0.9, 0.89])], TWO, 0, Try(1, (1,), Role.SERVE)),
     ("all go on", CASCADE, [Tried(0, None, None, [0.1, 0.1])], TWO, 0, Try(1, None, Role.SERVE)),
     ("NaN goes on", CASCADE, [Tried(0, None, None, [math.nan, 0.99])], TWO, 0, Try(1, (0,), Role.SERVE)),
@@ -266,6 +286,8 @@ def test_what_failed_goes_on_in_the_order_of_fallback(ran: tuple[World, Settle |
     world, end = ran
     plan, facts = world.plan, world.facts
     order = range(len(plan.steps)) if plan.fallback is None else plan.fallback
+    if plan.fallback is None and plan.kind is Kind.COMPLEXITY:
+        order = [*order[facts.first :], *order[: facts.first][::-1]]
     for at, before in enumerate(world.tried):
         tried = {attempt.step for attempt in world.tried[: at + 1]}
         left = [step for step in order if step not in tried | facts.closed]
@@ -276,7 +298,8 @@ def test_what_failed_goes_on_in_the_order_of_fallback(ran: tuple[World, Settle |
     if world.tries and facts.first not in facts.closed:
         assert world.tries[0].step == facts.first
     if isinstance(end, Refuse) and not world.tries and facts.deadline_ns:
-        assert set(range(len(plan.steps)) if plan.kind is not Kind.STATIC else [facts.first, *order]) <= facts.closed
+        chosen = plan.kind in (Kind.STATIC, Kind.COMPLEXITY)
+        assert set([facts.first, *order] if chosen else range(len(plan.steps))) <= facts.closed
 
 
 @given(worlds())

@@ -208,7 +208,7 @@ def test_data_beside_a_block_is_refused(server: Watched) -> None:
     [
         ("/", "nothing at /"),
         ("/index.html", "nothing at /index.html"),
-        ("/v1/models", "nothing at"),
+        ("/v0/models", "nothing at"),
         ("/v3", "nothing at"),
         ("//v2", "nothing at"),
         ("/v2/logging", "there are no log settings"),

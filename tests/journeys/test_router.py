@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import random
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from living import servery
+from server import Server
 from servery.learning.examples import Unusable
 from servery.learning.prompts import Columns, read_answered
 from servery.learning.routers import read_router, write_router
@@ -117,6 +119,35 @@ def test_a_damaged_router_is_refused(trained: Path, tmp_path: Path) -> None:
     np.savez(broken, **{**parts, "cheap_words": parts["cheap_words"][:10]})
     with pytest.raises(Unusable, match="is damaged"):
         read_router(broken)
+
+
+@pytest.mark.timeout(120)
+def test_a_route_sends_each_prompt_where_its_router_says(trained: Path, tmp_path: Path) -> None:
+    model = {"runtime": "heuristic", "replies": [{"pattern": ".", "reply": "So be it."}]}
+    (tmp_path / "r.npz").write_bytes(trained.read_bytes())
+    policy = {"kind": "complexity", "router": "r.npz"}
+    tiers = [{"name": "cheap", "model": "small"}, {"name": "dear", "model": "big"}]
+    declared = {"models": {"small": model, "big": model}, "routes": {"chat": {"policy": policy, "tiers": tiers}}}
+    router = read_router(trained)
+    with Server(tmp_path, declared) as server:
+        (tmp_path / "r.npz").unlink()  # what is served is what was published
+        for text in (HARD, EASY):
+            said = text.format("water under seven houses")
+            body = {"model": "chat", "messages": [{"role": "user", "content": said}]}
+            reply = server.ask("POST", "/v1/chat/completions", json.dumps(body))
+            gain = router.scorer.gain(said)
+            assert reply.headers["servery-tier"] == ("dear" if gain > router.threshold else "cheap")
+            (((attempts),),) = server.await_records(
+                f"select attempts from records where id = x'{reply.headers['servery-record-id']}'", 1
+            )
+            assert json.loads(attempts)[0]["why"] == f"complexity:{gain:.4f}"
+        done = servery("apply", server.manifest, "--data", server.data)
+        assert (done.returncode, "r.npz can't be read" in done.stderr) == (1, True), done.stderr
+        (tmp_path / "r.npz").write_bytes(b"no router")
+        done = servery("check", server.manifest)
+        assert (done.returncode, "is not a router" in done.stdout + done.stderr) == (1, True), done
+        body = {"model": "chat", "messages": [{"role": "user", "content": "x"}]}
+        assert server.ask("POST", "/v1/chat/completions", json.dumps(body)).status == 200
 
 
 HEAD = "prompt,cheap,strong\n"

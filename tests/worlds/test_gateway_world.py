@@ -30,7 +30,6 @@ from servery.terms.manifest import (
     Policy,
     Prediction,
     Route,
-    Server,
     Tenant,
     Tier,
 )
@@ -38,6 +37,7 @@ from servery.terms.money import busy_price
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import AnyLine, Attempt, Outcome, Record
 from servery.terms.request import Answer, Caller, Inference, Tensor, Wanted
+from servery.terms.server import Server
 from worlds.virtual import EPOCH_NS, MS, SIGNATURE, Fate, VirtualLoop, WorldTarget
 
 MODELS = ("cheap", "mid", "premium")

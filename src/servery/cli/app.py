@@ -35,6 +35,12 @@ COMMANDS = (
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
     Command("route", "servery.cli.route", "app", "Routes: calibrate a cascade's thresholds.", group=True),
     Command("router", "servery.cli.router", "app", "Routers: learn which of two models a prompt needs.", group=True),
+    Command(
+        "fake-vendor",
+        "servery.cli.vendor",
+        "fake_vendor",
+        "A vendor of language models for trials: made-up answers, ordered faults, its own invoice.",
+    ),
     Command("key", "servery.cli.key", "app", "API keys of tenants.", group=True),
     Command("schema", "servery.cli.manifest", "schema", "Print the JSON Schema of the manifest, for editors."),
 )

@@ -113,7 +113,7 @@ def ask_tiers(cascade: Cascade, asking: Asking) -> Sample:
         for rung in cascade.rungs:
             task = progress.add_task(f"asking {rung.tier.name}", total=rows)
             found.append(_ask(rung, examples, asking, lambda count, task=task: progress.advance(task, count)))
-    usd = [one.row_s * (rung.model.price.usd_per_hour if rung.model.price else 0) / 3600
+    usd = [one.row_s * ((rung.model.price and rung.model.price.usd_per_hour) or 0) / 3600
            for one, rung in zip(found, cascade.rungs, strict=True)]  # fmt: skip
     return Sample(np.stack([one.sure for one in found]), np.stack([one.right for one in found]), tuple(usd))
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from servery.terms.manifest import Name
+from servery.terms.declared import Name
 
 KEY_BYTES = 32
 

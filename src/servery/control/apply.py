@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from servery.control.declare import Declared, declare
 from servery.control.resolve import resolve
 from servery.control.validate import validate
 from servery.host.settings import DataFolder
-from servery.terms.change import Problem, Served, Severity, Snapshot
+from servery.terms.change import Pinned, Problem, Served, Severity, Snapshot
 from servery.terms.manifest import Manifest
 
 
@@ -25,6 +26,7 @@ class Checked(msgspec.Struct, frozen=True):
     declared: Declared
     models: dict[str, Served]
     problems: tuple[Problem, ...]
+    routers: dict[str, Pinned] = {}
 
     @property
     def manifest(self) -> Manifest | None:
@@ -37,7 +39,7 @@ class Checked(msgspec.Struct, frozen=True):
     def snapshot(self, epoch: int, workers: int) -> Snapshot:
         """What is published of it."""
         assert self.manifest is not None, "only a manifest without errors is published"
-        return Snapshot(epoch, self.manifest, self.digest, self.models, workers)
+        return Snapshot(epoch, self.manifest, self.digest, self.models, workers, self.routers)
 
     @property
     def servable(self) -> bool:
@@ -49,12 +51,12 @@ def check(path: Path) -> Checked:
     """All that is wrong with the manifest at `path`, at once. Never raises for what the file holds."""
     declared = declare(path)
     models: dict[str, Served] = {}
-    problems = declared.problems
+    problems, routers = declared.problems, dict[str, Pinned]()
     if declared.sound is not None:
         resolved = resolve(declared.sound, path.parent, declared.places)
-        models = resolved.models
+        models, routers = resolved.models, resolved.routers
         problems = (*problems, *resolved.problems, *validate(declared.sound, models, declared.places))
-    return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))))
+    return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))), routers)
 
 
 def next_epoch(folder: DataFolder) -> int:
@@ -67,6 +69,8 @@ def next_epoch(folder: DataFolder) -> int:
 
 def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     """Write the Snapshot so that a reader sees the old one or the new one, whole, even after a power cut; OSError."""
+    for pinned in snapshot.routers.values():
+        _keep(pinned, folder)
     write_whole(folder.snapshot, msgspec.json.encode(snapshot))
     directory = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -74,6 +78,18 @@ def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     finally:
         os.close(directory)
     return snapshot
+
+
+def _keep(pinned: Pinned, folder: DataFolder) -> None:
+    """Copy a pinned file into the data folder, under its digest."""
+    kept = folder.router(pinned.digest)
+    if kept.exists():
+        return
+    content = Path(pinned.path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != pinned.digest:
+        raise OSError(f"{pinned.path} changed while it was published; try again")
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    write_whole(kept, content)
 
 
 def write_whole(path: Path, content: bytes) -> None:

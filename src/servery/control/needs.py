@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from servery.control.places import Places, at
 from servery.terms.change import Problem
 from servery.terms.manifest import DeclaredTensor, Model
-from servery.terms.placement import declared_apart
+from servery.terms.placement import declared_apart, speaks
 
 # By key: what may be written there, and the runtimes that can't do without it.
 _KEYS = {
@@ -16,24 +18,34 @@ _KEYS = {
     "trusted": ("trusted: [sklearn.tree._tree.Tree]", set[str]()),
     "inputs": ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", {"python"}),
     "outputs": ("outputs: [{name: y, datatype: FP32, shape: [-1]}]", {"python"}),
+    "endpoint": ("endpoint: https://llm.example.com/v1", {"openai"}),
+    "replies": ("replies: [{pattern: opening hours, reply: We open at nine.}]", {"heuristic"}),
+    "serves": ("", set[str]()),
+    "credentials": ("", set[str]()),
+    "context_window": ("", set[str]()),
+    "lacks": ("", set[str]()),
+    "first_token_ms": ("", set[str]()),
 }
 _USES = {
     "onnx": frozenset({"device"}),
     "python": frozenset({"class", "inputs", "outputs"}),
     "sklearn": frozenset({"inputs", "outputs", "trusted"}),
+    "openai": frozenset({"endpoint", "serves", "credentials", "context_window", "lacks", "first_token_ms"}),
+    "heuristic": frozenset({"replies"}),
 }
+# What says how an artifact is kept and run: a language model has none.
+_OF_ARTIFACTS = frozenset(
+    {
+        "artifact", "artifacts", "versions", "labels", "confidence", "prediction", "threads", "queue", "isolation",
+        "replicas", "call_limit_s", "memory_mb", "health", "batch",
+    }
+)  # fmt: skip
 
 
 def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
     """What is missing for the Model's runtime, what does nothing there, and tensors that can't be told apart."""
     where = at("models", name)
-    written = {
-        "class": bool(model.entry),
-        "device": model.device != "cpu",
-        "inputs": bool(model.inputs),
-        "outputs": bool(model.outputs),
-        "trusted": bool(model.trusted),
-    }
+    written = {key: _is_written(model, key) for key in _KEYS}
     for key, (example, needed) in _KEYS.items():
         if not written[key] and model.runtime in needed:
             message = f"a model of the runtime `{model.runtime}` doesn't say its `{key}` by itself"
@@ -42,11 +54,23 @@ def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
             others = ", ".join(f"`{runtime}`" for runtime, uses in _USES.items() if key in uses)
             message = f"`{key}` does nothing for the runtime `{model.runtime}`"
             yield places.problem(at(where, key), message, f"remove it; it is for {others}")
-    if model.memory_mb is not None and not declared_apart(model):
+    if speaks(model):
+        for key in sorted(_OF_ARTIFACTS):
+            if _is_written(model, key):
+                message = f"`{key}` does nothing for a language model: it has no artifact"
+                yield places.problem(at(where, key), message, "remove it")
+    elif model.memory_mb is not None and not declared_apart(model):
         message = "`memory_mb` bounds a Replica, but this model runs in the workers"
         yield places.problem(at(where, "memory_mb"), message, "remove it, or write `isolation: dedicated`")
     yield from _twice(model.inputs, at(where, "inputs"), places)
     yield from _twice(model.outputs, at(where, "outputs"), places)
+
+
+def _is_written(model: Model, key: str) -> bool:
+    """Whether a key of the declaration differs from its default."""
+    (field,) = (field for field in msgspec.structs.fields(Model) if field.encode_name == key)
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    return getattr(model, field.name) != default
 
 
 def _twice(tensors: tuple[DeclaredTensor, ...], where: str, places: Places) -> Iterator[Problem]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from servery.control.places import Places, at
+from servery.control.prices import token_price
 from servery.control.versions import find, pick
+from servery.routing.router_file import BadRouter, decode_router
 from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact
 from servery.runtimes.code import PLATFORM, code_digest, read_code
 from servery.runtimes.skops_file import read_skops
-from servery.terms.change import Problem, Served, Severity, Version
+from servery.terms.change import Pinned, Problem, Served, Severity, Version
 from servery.terms.manifest import DeclaredTensor, Manifest, Model
+from servery.terms.placement import speaks
 from servery.terms.tensors import Signature, TensorSpec
+from servery.terms.text import TokenPrice
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -22,6 +28,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
     models: dict[str, Served]
     problems: tuple[Problem, ...]
+    routers: dict[str, Pinned] = {}
 
 
 def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
@@ -29,6 +36,9 @@ def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
     models: dict[str, Served] = {}
     problems: list[Problem] = []
     for name, model in manifest.models.items():
+        if speaks(model):
+            models[name] = Served((_spoken(name, model, places, problems),))
+            continue
         versions: list[Version] = []
         for number, path, where in _pinned(name, model, folder, places, problems):
             try:
@@ -37,7 +47,39 @@ def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
                 versions.append(Version(name, str(number), "", str(path), problem=str(error)))
                 problems.append(_problem(error, at("models", name, error.key) if error.key else where, places))
         models[name] = Served(tuple(versions), {label: str(number) for label, number in model.labels.items()})
-    return Resolved(models, tuple(problems))
+    routers = dict(_routers(manifest, folder, places, problems))
+    return Resolved(models, tuple(problems), routers)
+
+
+def _routers(manifest: Manifest, folder: Path, places: Places, problems: list[Problem]) -> Iterator[tuple[str, Pinned]]:
+    """The trained routers, by Route. One that can't be read is an error: nobody knows where its prompts belong."""
+    for name, route in manifest.routes.items():
+        if not route.policy.router:
+            continue
+        path = (folder / route.policy.router).absolute()
+        where = at("routes", name, "policy", "router")
+        try:
+            content = path.read_bytes()
+            decode_router(content)
+        except OSError as error:
+            problems.append(places.problem(where, f"{path} can't be read: {error.strerror}"))
+        except BadRouter as error:
+            problems.append(places.problem(where, f"{path} {error}"))
+        else:
+            yield name, Pinned(str(path), hashlib.sha256(content).hexdigest())
+
+
+def _spoken(name: str, model: Model, places: Places, problems: list[Problem]) -> Version:
+    """The one Version of a language model: what we ask, and whom."""
+    asked = {"runtime": model.runtime, "endpoint": model.endpoint, "serves": model.serves or name}
+    content = msgspec.json.encode({**asked, "replies": model.replies}, order="sorted")
+    problem = ""
+    if model.credentials is not None and not os.environ.get(model.credentials.env):
+        problem = f"the environment variable {model.credentials.env}, which holds its credentials, is not set"
+        where = at("models", name, "credentials", "env")
+        problems.append(places.problem(where, problem, "set it where Servery starts", Severity.UNAVAILABLE))
+    price = TokenPrice() if model.runtime == "heuristic" else token_price(name, model)
+    return Version(name, "1", hashlib.sha256(content).hexdigest(), model.endpoint, problem=problem, price=price)
 
 
 def read_version(name: str, model: Model, number: int, path: Path) -> Version:
@@ -89,6 +131,8 @@ def read_version_artifact(model: Model, path: Path) -> Artifact:
             return read_code(path, model.entry, declared, extra)
         case "sklearn":
             return read_skops(path, model.trusted, declared, extra)
+        case "openai" | "heuristic":
+            raise ArtifactError("a language model has no artifact")
 
 
 def digest_now(model: Model, version: Version) -> str:

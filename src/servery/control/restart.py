@@ -8,7 +8,8 @@ import msgspec
 
 from servery.control.places import Places, at
 from servery.terms.change import Problem
-from servery.terms.manifest import Declared, Manifest
+from servery.terms.declared import Declared
+from servery.terms.manifest import Manifest
 
 # Of `server`; the rest of it is fixed at the start.
 _LIVE = {"concurrency_per_worker", "queue_per_worker", "in_process_ms", "in_process_mb", "loaded_mb"}

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from servery.control.fits import check_model, check_tiers
+from servery.control.language import check_language_model, check_language_route, known_prices
 from servery.control.needs import check_needs
 from servery.control.places import Places, at, did_you_mean
 from servery.control.policies import check_policy
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Manifest, Model, Route, Tier
+from servery.terms.placement import speaks
 from servery.terms.residency import may_flow
 
 
@@ -24,7 +26,8 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     problems = [*_names(manifest, places), *_tenants(manifest, places), *_room(manifest, models, places)]
     for name, model in manifest.models.items():
         problems.extend(check_needs(name, model, places))
-        if (served := models.get(name)) is not None:
+        problems.extend(check_language_model(name, model, models.get(name), places))
+        if (served := models.get(name)) is not None and not speaks(model):
             problems.extend(_versions(name, model, served, places))
             signatures = [version.signature for version in served.versions if version.signature is not None]
             found = [problem for signature in signatures for problem in check_model(name, model, signature, places)]
@@ -33,7 +36,8 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
         where = at("routes", name)
         problems.extend(_tiers(manifest, models, route, where, places))
         problems.extend(check_policy(manifest, route, where, places))
-        problems.extend(_promises(manifest, route, where, places))
+        problems.extend(check_language_route(manifest, route, where, places))
+        problems.extend(_promises(manifest, models, route, where, places))
         problems.extend(_residency(manifest, name, route, places))
         problems.extend(check_tiers(route, models, where, places))
     return tuple(problems)
@@ -113,7 +117,8 @@ def _tiers(
             yield places.problem(
                 at(here, "accept"), message, "write `policy: {kind: cascade}` in the route, or remove `accept`"
             )
-        if cascade and index < len(route.tiers) - 1:
+        speaking = tier.model in manifest.models and speaks(manifest.models[tier.model])
+        if cascade and index < len(route.tiers) - 1 and not speaking:
             yield from _can_pass_on(manifest, tier, here, places)
         if tier.accept is not None and tier.accept.range is not None:
             yield from _threshold(tier.accept.confidence, tier.accept.range, at(here, "accept"), places)
@@ -181,7 +186,9 @@ def _shares(route: Route, where: str, places: Places) -> Iterator[Problem]:
         )
 
 
-def _promises(manifest: Manifest, route: Route, where: str, places: Places) -> Iterator[Problem]:
+def _promises(
+    manifest: Manifest, models: Mapping[str, Served], route: Route, where: str, places: Places
+) -> Iterator[Problem]:
     if route.slo is not None:
         declared = (("p50_ms", route.slo.p50_ms), ("p95_ms", route.slo.p95_ms), ("p99_ms", route.slo.p99_ms))
         written = [(key, value) for key, value in declared if value is not None]
@@ -196,8 +203,13 @@ def _promises(manifest: Manifest, route: Route, where: str, places: Places) -> I
     ceiling = route.ceiling
     if ceiling is None:
         return
+    priced = known_prices(models)
     unpriced = sorted(
-        {tier.model for tier in route.tiers if (m := manifest.models.get(tier.model)) and m.price is None}
+        {
+            tier.model
+            for tier in route.tiers
+            if (m := manifest.models.get(tier.model)) and m.price is None and tier.model not in priced
+        }
     )
     if unpriced:
         message = f"a ceiling can't be measured: no price is declared for {', '.join(map(repr, unpriced))}"

@@ -25,6 +25,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
     socket: str
     name: str
     drain_limit_s: float
+    secrets: tuple[str, ...] = ()  # environment variables that user code must not see
 
 
 def sockets(folder: Path, model: Model, version: Version, count: int) -> tuple[Path, ...]:
@@ -56,12 +57,15 @@ def children(
 ) -> Iterator[Child]:
     """A Child for each Replica of each Version of a Snapshot; OSError. `command` starts one from its settings' file."""
     drain = snapshot.manifest.server.drain
+    secrets = tuple(
+        sorted({model.credentials.env for model in snapshot.manifest.models.values() if model.credentials is not None})
+    )
     for name, model in snapshot.manifest.models.items():
         served = snapshot.models[name]
         for version in served.versions if served.standing is Standing.LOADED else ():
             for index, socket in enumerate(sockets(folder, model, version, replicas_of(model, served, version.number))):
                 label = f"replica {name}/{version.number}#{index}"
-                settings = ReplicaSettings(running(model), version, str(socket), label, drain.limit_s)
+                settings = ReplicaSettings(running(model), version, str(socket), label, drain.limit_s, secrets)
                 path = socket.with_suffix(".json")
                 _write(path, msgspec.json.encode(settings))
                 health = model.health

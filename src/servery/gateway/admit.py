@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from servery.gateway.minutes import Minute
-from servery.gateway.receive import Ask
+from servery.gateway.receive import Arriving
 from servery.gateway.table import Tenancy
 from servery.host.clock import Clock
 from servery.quota.admission import Gate
@@ -54,7 +54,7 @@ async def book_later(minute: Minute, clock: Clock, wait_s: float) -> None:
         booked = book(minute, clock.steady_ns())
 
 
-async def take_turn(turns: Turns, ask: Ask, wait_s: float) -> None:
+async def take_turn(turns: Turns, ask: Arriving, wait_s: float) -> None:
     """Wait in the bounded queue for a turn; the caller must `leave` it."""
     ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if not turns.queue_up(ticket):

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from servery.gateway.admit import Left
-from servery.terms.manifest import Server
 from servery.terms.reasons import Reason, Refusal
+from servery.terms.server import Server
 from servery.wire.coding import decoded, is_coded
 
 Message = MutableMapping[str, Any]
@@ -30,6 +30,15 @@ class Inflow:
         """Refuse a body that says itself that it is too large, before a byte of it is read."""
         if int(declared) > self._largest:
             raise self._too_large(int(declared))
+
+    async def whole(self, fields: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The body as it was before its Content-Encoding, if it has one. Refusal, Left."""
+        if b"content-length" in fields:
+            self.check_length(fields[b"content-length"])
+        if b"content-encoding" not in fields:
+            return await self.body(receive)
+        is_coded(fields[b"content-encoding"])  # or it need not be read
+        return await self.decoded(fields, await self.body(receive))
 
     async def body(self, receive: Receive) -> bytes:
         """The whole body. Raises Refusal(TOO_LARGE, NO_ROOM), or Left when the caller goes away."""

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from servery import __version__
+from servery.gateway import openai
 from servery.gateway.admit import Left
 from servery.gateway.body import Inflow, Message, Receive
 from servery.gateway.feedback import take_feedback
@@ -24,7 +25,7 @@ from servery.host.asgi import Gone, Headers, Response
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Caller, Inference
 from servery.wire import absent, oip
-from servery.wire.coding import chosen, encoded, is_coded
+from servery.wire.coding import chosen, encoded
 from servery.wire.config import encode_config
 from servery.wire.repository import encode_statistics
 from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
@@ -140,9 +141,15 @@ class HttpFace:
     """The HTTP face of one Pipeline: an ASGI app, and `quick` for infer calls whose body has arrived whole."""
 
     def __init__(
-        self, pipeline: Pipeline, repository: Repository, inflow: Inflow, unready: Callable[[], list[str]]
+        self,
+        pipeline: Pipeline,
+        repository: Repository,
+        inflow: Inflow,
+        unready: Callable[[], list[str]],
+        text: openai.OpenAiFace,
     ) -> None:
         self._pipeline = pipeline
+        self._text = text
         self._repository = repository
         self._inflow = inflow
         self._unready = unready
@@ -172,6 +179,9 @@ class HttpFace:
             return _refused(refusal, _echo(fields))
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["raw_path"].startswith(openai.PREFIX):
+            await self._text(scope, receive, send)
+            return
         fields: HeaderMap = dict(scope["headers"])
 
         async def gone() -> None:
@@ -236,7 +246,7 @@ class HttpFace:
                 accepted = take_feedback(self._pipeline, caller, await self._body(fields, receive))
                 return _json(202, msgspec.json.encode(accepted), _echo(fields))
             case _:
-                told = _absent(path) or "the API begins at /v2"
+                told = _absent(path) or "the APIs begin at /v2 and /v1"
                 raise Refusal(Reason.NOT_FOUND, f"there is nothing at {scope['path'][:128]}; {told}")
 
     async def _model(
@@ -324,12 +334,7 @@ class HttpFace:
         return keyring.open or (key is not None and keyring.find(key) is not None)
 
     async def _body(self, fields: HeaderMap, receive: Receive) -> bytes:
-        if b"content-length" in fields:
-            self._inflow.check_length(fields[b"content-length"])
-        if b"content-encoding" not in fields:
-            return await self._inflow.body(receive)
-        is_coded(fields[b"content-encoding"])  # or it need not be read
-        return await self._inflow.decoded(fields, await self._inflow.body(receive))
+        return await self._inflow.whole(fields, receive)
 
 
 def _key(fields: HeaderMap) -> bytes | None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from servery.gateway.admit import Left, Turns, book, book_later, check_limits, leave, take_turn
 from servery.gateway.choose import choose
+from servery.gateway.converse import converse, find_text
 from servery.gateway.execute import execute
 from servery.gateway.identify import identify
-from servery.gateway.receive import Ask, receive
+from servery.gateway.receive import Ask, TextAsk, receive
 from servery.gateway.record import close, new_record_id, outcome_of
 from servery.gateway.table import Entry, Table, Tenancy
 from servery.gateway.trail import Slots, Trail
@@ -52,8 +54,15 @@ class Lines(Protocol):
         ...
 
 
+A = TypeVar("A", Ask, TextAsk)
+Way: TypeAlias = Callable[[Table, A, Trail], Awaitable[tuple[Entry | None, Answer | None]]]
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """How a Request ended: with an answer, with a refusal, or with neither when the caller had left."""
+    """How a Request ended: with an answer, with a refusal, or with neither when the caller had left.
+
+    An answer in text isn't here: its face has it.
+    """
 
     record_id: bytes
     entry: Entry | None = None
@@ -88,19 +97,25 @@ class Pipeline:
             self.unrecorded.count(refusal.reason.word)
             raise
 
-    async def answer(self, caller: Caller, ask: Ask) -> Reply:
-        """Answer one Request, and leave exactly one Record of it, whatever happens."""
+    def answer(self, caller: Caller, ask: Ask) -> Coroutine[Any, Any, Reply]:
+        """Answer one Request in tensors, and leave exactly one Record of it, whatever happens."""
+        return self._recorded(caller, ask, ask.called, self._infer)
+
+    def converse(self, caller: Caller, ask: TextAsk) -> Coroutine[Any, Any, Reply]:
+        """The same for one in text, whose answer `ask` has, or has been sent already, when this returns."""
+        return self._recorded(caller, ask, "", self._speak)
+
+    async def _recorded(self, caller: Caller, ask: A, called: str, way: Way[A]) -> Reply:
         table, clock = self.table, self.clock
         at_ns = clock.wall_ns()
         record_id = new_record_id(caller.seal, at_ns, self.dice.bits(16))
-        trail = Trail(record_id, caller, ask.called, at_ns, clock.steady_ns(), self.lines.slots)
+        trail = Trail(record_id, caller, called, at_ns, clock.steady_ns(), self.lines.slots)
         trail.request_id, trail.traceparent = ask.request_id, ask.traceparent
         outcome, reason = Outcome.ABANDONED, ""
         table.use.inside += 1
         try:
-            entry = self._find(table, ask)
-            trail.begin()
-            answer = await self._under_a_turn(table.tenancies[caller.tenant], entry, ask, trail)
+            self._check_open()
+            entry, answer = await way(table, ask, trail)
             outcome = Outcome.SERVED
             return Reply(record_id, entry, answer)
         except Refusal as refusal:
@@ -125,34 +140,67 @@ class Pipeline:
             table.use.leave()
             self.lines.append(close(trail, outcome, reason, clock.steady_ns(), table.manifest.region), trail.slot)
 
-    def _find(self, table: Table, ask: Ask) -> Entry:
+    def _check_open(self) -> None:
         if self.draining:
             raise Refusal(Reason.DRAINING, "this worker is stopping; ask again on a new connection")
         if self.lines.full:
             raise Refusal(Reason.RECORDS_FULL, "there is no room for Records, and records.when_full is refuse")
-        return find_entry(table, ask.called, ask.version)
 
-    async def _under_a_turn(self, tenancy: Tenancy, entry: Entry, ask: Ask, trail: Trail) -> Answer:
+    async def _infer(self, table: Table, ask: Ask, trail: Trail) -> tuple[Entry, Answer]:
+        """Rows of tensors."""
+        entry = find_entry(table, ask.called, ask.version)
+        trail.begin()
+        tenancy = table.tenancies[trail.caller.tenant]
         booked = check_limits(tenancy, trail.started_ns)
         tenancy.inside += 1
         try:
-            if not booked:
-                await self._book_later(tenancy, min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns))
-            if not ask.here:
-                await ask.arrive()
-            if not self.turns.enter():
-                allowed_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
-                await take_turn(self.turns, ask, (trail.started_ns + allowed_ns - self.clock.steady_ns()) / 1e9)
+            if not (booked and ask.here and self.turns.enter()):
+                await self._come_in(tenancy, ask, trail, booked, entry.deadline_ns)
             try:
                 request = receive(ask, entry, trail)
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
                 ask.encode(entry, request.inference, answer)
-                return answer
+                return entry, answer
             finally:
                 leave(self.turns)
         finally:
             tenancy.inside -= 1
+
+    async def _speak(self, table: Table, ask: TextAsk, trail: Trail) -> tuple[None, None]:
+        """Text. What is asked for stands in the body, so it is known only under the turn."""
+        ask.record_id = trail.id
+        tenancy = table.tenancies[trail.caller.tenant]
+        booked = check_limits(tenancy, trail.started_ns)
+        tenancy.inside += 1
+        try:
+            if not (booked and ask.here and self.turns.enter()):
+                await self._come_in(tenancy, ask, trail, booked, round(DEADLINE_MS * 1e6))
+            try:
+                prompt = ask.decode()
+                trail.route = prompt.called
+                entry = find_text(table.texts, prompt.called, prompt.form, prompt.called in table.entries)
+                trail.rows = 1
+                trail.begin()
+                allowed_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
+                await converse(prompt, entry, trail, self.clock, ask, trail.started_ns + allowed_ns)
+                return None, None
+            finally:
+                leave(self.turns)
+        finally:
+            tenancy.inside -= 1
+
+    async def _come_in(
+        self, tenancy: Tenancy, ask: Ask | TextAsk, trail: Trail, booked: bool, deadline_ns: int
+    ) -> None:
+        """Book, arrive and get a turn, which the caller must leave. Refusal, Left."""
+        allowed_ns = min(ask.timeout_ns or deadline_ns, deadline_ns)
+        if not booked:
+            await self._book_later(tenancy, allowed_ns)
+        if not ask.here:
+            await ask.arrive()
+        if not self.turns.enter():
+            await take_turn(self.turns, ask, (trail.started_ns + allowed_ns - self.clock.steady_ns()) / 1e9)
 
     async def book(self, caller: Caller) -> None:
         """Book one request, which isn't an inference, on the caller's requests per minute. Refusal."""
@@ -176,6 +224,8 @@ def find_entry(table: Table, called: str, version: str) -> Entry:
     """The Route or Model that is called; a Route has no versions."""
     entry = table.entries.get(called)
     if entry is None:
+        if called in table.texts:
+            raise Refusal(Reason.INVALID_REQUEST, f"'{called}' answers in text; ask it at /v1/chat/completions")
         if called in table.manifest.models:
             raise Refusal(Reason.NOT_FOUND, f"the model '{called}' is not exposed; call one of {_names(table)}")
         raise Refusal(Reason.NOT_FOUND, f"no route or model is called '{called[:128]}'; there is {_names(table)}")

@@ -9,23 +9,18 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from servery.gateway.table import Entry
+from servery.gateway.texts import Speaker
 from servery.gateway.trail import Trail
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Array, Inference, Request, Tensor
 from servery.terms.tensors import TensorSpec
+from servery.terms.text import Prompt
 from servery.wire.tensors import from_raw
 
 
-class Ask(Protocol):
-    """A request as a face received it; `timeout_ns` is 0 where the face's own header states none.
+class Arriving(Protocol):
+    """A request as a face receives it; `timeout_ns` is 0 where the face's own header states none."""
 
-    `encode` keeps the bytes it made for the face to send; it may refuse outputs that the face's form can't hold.
-    """
-
-    @property
-    def called(self) -> str: ...
-    @property
-    def version(self) -> str: ...
     @property
     def timeout_ns(self) -> int: ...
     @property
@@ -44,11 +39,28 @@ class Ask(Protocol):
     async def arrive(self) -> None:
         """Take the rest of its bytes off the socket, within bounds. Raises Refusal, or Left when the caller goes."""
 
-    def decode(self) -> Inference: ...
-    def encode(self, entry: Entry, inference: Inference, answer: Answer) -> None: ...
     def left(self) -> Awaitable[None]:
         """Done when the caller has left."""
         ...
+
+
+class Ask(Arriving, Protocol):
+    """One in tensors. `encode` keeps the bytes it made for the face to send; it may refuse outputs that the face's form
+    can't hold.
+    """
+
+    @property
+    def called(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    def decode(self) -> Inference: ...
+    def encode(self, entry: Entry, inference: Inference, answer: Answer) -> None: ...
+
+
+class TextAsk(Arriving, Speaker, Protocol):
+    """One in text, which takes the answer to its caller as it comes."""
+
+    def decode(self) -> Prompt: ...
 
 
 def receive(ask: Ask, entry: Entry, trail: Trail) -> Request:

@@ -24,6 +24,7 @@ _REFUSALS = {
     Reason.DRAINING,
     Reason.RECORDS_FULL,
     Reason.NO_CANDIDATE,
+    Reason.NOT_OFFERED,
 }
 
 
@@ -89,10 +90,14 @@ def _attempt(made: Made, answered: int) -> Attempt:
         made.rows,
         answered,
         called.busy_ns,
-        busy_price(called.busy_ns, tier.target.pico_per_hour),
+        busy_price(called.busy_ns, tier.target.pico_per_hour) + called.pico_usd,
         outcome,
         reason,
         called.estimated,
+        "",
+        called.tokens,
+        called.first_ns,
+        called.answered_as,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from servery.batching.queue import limits_of
 from servery.gateway.pipeline import Pipeline, find_entry
 from servery.gateway.table import Target
+from servery.gateway.texts import TextTarget
 from servery.terms.messages import Replied
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Caller
@@ -91,9 +92,13 @@ class Repository:
         found = {(one.model, one.number): one for one in await self._controls.statistics()}
         return [found.get(key) or VersionStatistics(*key) for key in sorted(keys)]
 
-    def _known(self, caller: Caller) -> Iterable[Target]:
+    def _known(self, caller: Caller) -> Iterable[Target | TextTarget]:
         table = self._pipeline.table
-        return [target for target in table.targets if caller.operator or target.version.model in table.entries]
+        return [
+            target
+            for target in table.targets
+            if caller.operator or target.version.model in table.entries or target.version.model in table.texts
+        ]
 
     def _check(self, caller: Caller, model: str, verb: str) -> None:
         self._check_role(caller, f"{verb} models")
@@ -124,7 +129,7 @@ async def over_http(repository: Repository, caller: Caller, rest: list[str], bod
     return b"{}"
 
 
-def _state_of(target: Target) -> State:
+def _state_of(target: Target | TextTarget) -> State:
     version, refusal = target.version, target.refusal
     state = "READY" if refusal is None else "LOADING" if refusal is Reason.WARMING else "UNAVAILABLE"
     return State(version.model, version.number, state, target.unready)

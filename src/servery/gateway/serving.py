@@ -12,7 +12,9 @@ import msgspec
 
 from servery.gateway.minutes import MakeMinute
 from servery.gateway.table import Table, Target, Tenancy, compile_table
+from servery.gateway.texts import TextTarget
 from servery.host.service import Service
+from servery.routing.router_file import BadRouter, Router
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
 from servery.terms.placement import Placement, placement_of, timed
@@ -25,15 +27,27 @@ log = logging.getLogger("servery.worker")
 Key = tuple[str, str]  # Model and number
 
 
-class Owned(Target, Service, Protocol):
-    """A Target whose life is the worker's: it is started before a Table points at it, and drained after the last."""
+class Life(Service, Protocol):
+    """A Target's life is the worker's: it is started before a Table points at it, and drained after the last."""
 
+    @property
+    def version(self) -> Version: ...
+    @property
+    def refusal(self) -> Reason | None: ...
     def uptimes(self, run: str, now_ns: int) -> list[Uptime]: ...
     def statistics(self) -> tuple[VersionStatistics, ...]: ...
     @property
     def one_row_ns(self) -> float:
         """What a call of one row takes here; 0 where it isn't known, or doesn't run here."""
         ...
+
+
+class Owned(Target, Life, Protocol):
+    """One that takes tensors."""
+
+
+class OwnedText(TextTarget, Life, Protocol):
+    """One that takes text."""
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -43,7 +57,7 @@ class Made(msgspec.Struct, frozen=True):
     version: Version
     standing: Standing
     placement: Placement
-    target: Owned
+    target: Owned | OwnedText
 
 
 class Serving:
@@ -51,6 +65,7 @@ class Serving:
     once the requests that began under those Tables have ended.
 
     `make` makes a Target that isn't started. `ended` is told of each one that has drained, for its last bill.
+    `read_router` reads the trained router of a digest.
     """
 
     name = "models"
@@ -59,11 +74,14 @@ class Serving:
         self,
         snapshot: Snapshot,
         secret: bytes,
-        make: Callable[[Model, Version, Standing, Placement], Owned],
-        ended: Callable[[Owned], None],
+        make: Callable[[Model, Version, Standing, Placement], Owned | OwnedText],
+        ended: Callable[[Owned | OwnedText], None],
         make_minute: MakeMinute,
+        read_router: Callable[[str], Router],
     ) -> None:
         self._secret = secret
+        self._read_router = read_router
+        self._routers: dict[str, Router] = {}  # by digest
         self._make_minute = make_minute
         self._make = make
         self._ended = ended
@@ -76,6 +94,7 @@ class Serving:
         self._made = self._prepare(snapshot)
         self._all = list(self._made.values())  # with those that are on their way out
         self.snapshot = snapshot
+        self._read_routers(snapshot)
         self.table = self._compile(snapshot, self._made)
 
     def when_swapped(self, act: Callable[[Table], None]) -> None:
@@ -83,7 +102,7 @@ class Serving:
         self._swapped = act
 
     @property
-    def targets(self) -> list[Owned]:
+    def targets(self) -> list[Owned | OwnedText]:
         """All that cost something now, also those on their way out."""
         return [made.target for made in self._all]
 
@@ -109,6 +128,10 @@ class Serving:
         async with self._changing:
             if snapshot.epoch <= self.table.epoch:
                 return {}
+            try:
+                await asyncio.to_thread(self._read_routers, snapshot)
+            except (OSError, BadRouter) as error:
+                return {"routers": str(error)}
             before = self._made
             made = self._prepare(snapshot)
             fresh = [one for key, one in made.items() if before.get(key) is not one]
@@ -154,9 +177,14 @@ class Serving:
                 made[key] = one
         return made
 
+    def _read_routers(self, snapshot: Snapshot) -> None:
+        """Have the routers that a Snapshot names, and no others. OSError, BadRouter."""
+        digests = {pinned.digest for pinned in snapshot.routers.values()}
+        self._routers = {digest: self._routers.get(digest) or self._read_router(digest) for digest in digests}
+
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
         targets = {key: one.target for key, one in made.items()}
-        return compile_table(snapshot, targets, self._secret, self._tenancies, self._make_minute)
+        return compile_table(snapshot, targets, self._secret, self._tenancies, self._make_minute, self._routers)
 
     def _retire(self, gone: list[Made]) -> None:
         old = list(self._old)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 import msgspec
 
 from servery.gateway.minutes import MakeMinute, Minute
+from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.identity.keys import LOCAL_TENANT, Keyring
 from servery.routing.next import Kind, Plan, Step
+from servery.routing.router_file import Router
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
 from servery.terms.manifest import DEADLINE_MS, Confidence, Limits, Manifest, Model, Route
+from servery.terms.placement import speaks
 from servery.terms.reasons import Reason
 from servery.terms.request import Array, Call, Called
 from servery.terms.residency import may_flow
@@ -46,7 +49,8 @@ class Target(Protocol):
     def give_up(self, job: Any) -> Called: ...
 
 
-Targets = Mapping[tuple[str, str], Target]  # by Model and number
+Targets = Mapping[tuple[str, str], Target | TextTarget]  # by Model and number
+TensorTargets = Mapping[tuple[str, str], Target]
 
 
 class TierEntry(msgspec.Struct, frozen=True):
@@ -151,8 +155,9 @@ class Table(msgspec.Struct, frozen=True):
     manifest: Manifest
     keyring: Keyring
     entries: dict[str, Entry]
+    texts: dict[str, TextEntry]
     tenancies: dict[str, Tenancy]
-    targets: tuple[Target, ...]
+    targets: tuple[Target | TextTarget, ...]
     infer_paths: dict[bytes, tuple[str, str]]  # raw path → name and version, for the calls that need no parsing
     use: Use
 
@@ -163,15 +168,14 @@ class Table(msgspec.Struct, frozen=True):
         costs its Route only the tier, and nobody else anything, so it doesn't make the worker unready by itself; nor does
         one that sleeps, because it wakes.
         """
-        if not self.entries:
+        entries: dict[str, Entry | TextEntry] = {**self.entries, **self.texts}
+        if not entries:
             return ["no models are declared"]
-        names = self.manifest.routes or self.entries
-        unready = [
-            name for name in names if self.entries[name].unready and self.entries[name].refusal is not Reason.SLEEPING
-        ]
+        names = self.manifest.routes or entries
+        unready = [name for name in names if entries[name].unready and entries[name].refusal is not Reason.SLEEPING]
         if not self.manifest.routes and len(unready) < len(names):
-            unready = [name for name in unready if self.entries[name].refusal is Reason.WARMING]
-        return [f"{name}: {self.entries[name].unready}" for name in unready]
+            unready = [name for name in unready if entries[name].refusal is Reason.WARMING]
+        return [f"{name}: {entries[name].unready}" for name in unready]
 
 
 def compile_table(
@@ -180,13 +184,21 @@ def compile_table(
     secret: bytes,
     tenancies: dict[str, Tenancy],
     make_minute: MakeMinute,
+    routers: Mapping[str, Router] = {},
 ) -> Table:
     """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
     manifest = snapshot.manifest
-    entries = {name: _route_entry(name, route, snapshot, targets) for name, route in manifest.routes.items()}
-    for name, model in manifest.models.items():
-        if model.expose or not manifest.tenants:
-            entries[name] = _model_entry(name, model, snapshot, targets)
+    models = manifest.models
+    for_tensors = {key: cast(Target, target) for key, target in targets.items() if not speaks(models[key[0]])}
+    for_text = {key[0]: cast(TextTarget, target) for key, target in targets.items() if speaks(models[key[0]])}
+    entries = {
+        name: _route_entry(name, route, snapshot, for_tensors)
+        for name, route in manifest.routes.items()
+        if not speaks(models[route.tiers[0].model])
+    }
+    for name, model in models.items():
+        if not speaks(model) and (model.expose or not manifest.tenants):
+            entries[name] = _model_entry(name, model, snapshot, for_tensors)
     limits = {name: tenant.limits for name, tenant in manifest.tenants.items()} or {LOCAL_TENANT: Limits()}
     for tenant, limit in limits.items():
         if tenant in tenancies:
@@ -198,6 +210,7 @@ def compile_table(
         manifest,
         Keyring(manifest.tenants, secret, manifest.subscriptions),
         entries,
+        text_entries(snapshot, for_text, routers),
         {tenant: tenancies[tenant] for tenant in limits},
         tuple(targets.values()),
         dict(_infer_paths(entries)),
@@ -214,7 +227,7 @@ def _infer_paths(entries: Mapping[str, Entry]) -> Iterator[tuple[bytes, tuple[st
                 yield f"{path}/versions/{quote(version, safe='')}/infer".encode(), (name, version)
 
 
-def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: Targets) -> Entry:
+def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: TensorTargets) -> Entry:
     manifest = snapshot.manifest
     kind = Kind(route.policy.kind)
     cascade = kind is Kind.CASCADE
@@ -238,7 +251,7 @@ def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: Targets) 
     return msgspec.structs.replace(entry, static=compile_static(route.policy, at))
 
 
-def _model_entry(name: str, model: Model, snapshot: Snapshot, targets: Targets) -> Entry:
+def _model_entry(name: str, model: Model, snapshot: Snapshot, targets: TensorTargets) -> Entry:
     """The Entry of the latest Version, which holds those of all the others."""
     served = snapshot.models[name]
     numbers = tuple(version.number for version in served.versions)

@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from servery.gateway.table import TierEntry
+from servery.gateway.texts import TextTier
 from servery.routing.next import Rows, Settle
 from servery.terms.record import Role
 from servery.terms.request import Called, Caller
@@ -16,7 +17,7 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     """An Attempt as it was made: who was called for which rows, and what it gave."""
 
     role: Role
-    tier: TierEntry
+    tier: TierEntry | TextTier
     rows: int
     called: Called
     sent: Rows | None = None  # which rows; None: all
@@ -31,14 +32,23 @@ class Slots(Protocol):
         ...
 
     def tries(
-        self, slot: int, number: int, tier: tuple[str | int, ...], rows: int, started_ns: int, before: Ended | None
+        self,
+        slot: int,
+        number: int,
+        tier: tuple[str | int, ...],
+        rows: int,
+        started_ns: int,
+        before: Ended | None,
+        reserved: int = 0,
     ) -> None:
-        """An Attempt begins. `tier` is its role, tier, Model, Version and pico-dollars an hour."""
+        """An Attempt begins. `tier` is its role, tier, Model, Version and pico-dollars an hour; `reserved` are those
+        that it may cost besides.
+        """
         ...
 
 
-# What an Attempt was busy for, in ns, and the word of its failure.
-Ended = tuple[int, str]
+# What an Attempt was busy for, in ns, the word of its failure, and what it cost besides, in pico-dollars.
+Ended = tuple[int, str, int]
 
 
 class Trail:
@@ -80,9 +90,12 @@ class Trail:
         caller = self.caller
         self.slot = self.slots.begin(self.id, self.at_ns, (caller.tenant, caller.key), self.route, self.request_id)
 
-    def tries(self, role: Role, tier: TierEntry, rows: int, now_ns: int) -> None:
-        """An Attempt begins now (steady)."""
+    def tries(self, role: Role, tier: TierEntry | TextTier, rows: int, now_ns: int, reserved: int = 0) -> None:
+        """An Attempt begins now (steady), which may cost `reserved` pico-dollars beside busy time."""
         made = self.made
-        before = (made[-1].called.busy_ns, made[-1].called.failure) if made else None
+        before = None
+        if made:
+            called = made[-1].called
+            before = (called.busy_ns, called.failure, called.pico_usd)
         named = (role.value, tier.name, tier.model, tier.version, tier.target.pico_per_hour)
-        self.slots.tries(self.slot, len(made), named, rows, self.at_ns + now_ns - self.started_ns, before)
+        self.slots.tries(self.slot, len(made), named, rows, self.at_ns + now_ns - self.started_ns, before, reserved)

@@ -13,7 +13,7 @@ from typing import Protocol
 from servery.gateway.pipeline import Pipeline
 from servery.host.service import Service, Services
 from servery.host.supervisor import NOW
-from servery.terms.manifest import Drain
+from servery.terms.server import Drain
 
 log = logging.getLogger("servery.worker")
 

@@ -44,6 +44,10 @@ class DataFolder:
         """The counter of requests per minute that several workers share."""
         return self.run / "limits.db"
 
+    def router(self, digest: str) -> Path:
+        """A published router, by its digest."""
+        return self.path / "routers" / f"{digest}.npz"
+
     @property
     def control(self) -> Path:
         """The socket where workers reach the controller."""

@@ -28,6 +28,7 @@ class Kind(enum.Enum):
     FIXED = "fixed"
     STATIC = "static"
     CASCADE = "cascade"
+    COMPLEXITY = "complexity"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -41,7 +42,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True, gc=False):
     """What is so for this Request now. `closed` are the steps whose region its caller forbids; times are steady ns.
 
-    `first` is the step that a `static` policy chose for it.
+    `first` is the step that a `static` policy, or a prompt's score, chose for it.
     """
 
     rows: int
@@ -113,19 +114,24 @@ def _first(plan: Plan, facts: Facts, now: int) -> Decision:
         return _TRY_THE_FIRST
     if first not in closed:
         return Try(first, None, Role.SERVE)
-    order = _fallback(plan) if plan.kind is Kind.STATIC else range(len(plan.steps))
+    order = range(len(plan.steps)) if plan.kind in (Kind.FIXED, Kind.CASCADE) else _fallback(plan, first)
     step = _open(order, closed, ())
     return Refuse(Reason.NO_CANDIDATE) if step is None else Try(step, None, Role.SERVE)
 
 
 def _step_after(plan: Plan, tried: Sequence[Tried], facts: Facts) -> int | None:
     last = tried[-1]
-    order = range(last.step + 1, len(plan.steps)) if last.failure is None else _fallback(plan)
+    order = range(last.step + 1, len(plan.steps)) if last.failure is None else _fallback(plan, facts.first)
     return _open(order, facts.closed, [attempt.step for attempt in tried])
 
 
-def _fallback(plan: Plan) -> Sequence[int]:
-    return range(len(plan.steps)) if plan.fallback is None else plan.fallback
+def _fallback(plan: Plan, first: int) -> Sequence[int]:
+    """Who is asked where a step fails. By default a prompt goes up from where it belongs, and only then down."""
+    if plan.fallback is not None:
+        return plan.fallback
+    if plan.kind is Kind.COMPLEXITY:
+        return (*range(first, len(plan.steps)), *range(first - 1, -1, -1))
+    return range(len(plan.steps))
 
 
 def _open(order: Sequence[int], closed: Container[int], tried: Container[int]) -> int | None:

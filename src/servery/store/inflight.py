@@ -23,12 +23,13 @@ _NAMES_BYTES = 256 * 1024
 _SLOT_BYTES = 256
 _ATTEMPTS = 4  # of a Request with more, the first three and the last one are kept
 _HEAD = struct.Struct("<8sQ")  # magic, bytes of names
-_MAGIC = b"servery1"
+_MAGIC = b"servery2"
 _OPEN = struct.Struct(
     "<26sqII64sBB"
 )  # id, at_ns, caller, route, request id, Attempts, whether it is open: written last
-_ATTEMPT = struct.Struct("<IIqqI")  # tier, rows, started (ns since 1970), busy ns or -1 while it runs, reason
-_BUSY = struct.Struct("<qI")  # the end of an Attempt
+# tier, rows, started (ns since 1970), busy ns or -1 while it runs, reason, pico-dollars beside busy time
+_ATTEMPT = struct.Struct("<IIqqIq")
+_BUSY = struct.Struct("<qIq")  # the end of an Attempt
 _COUNT_AT, _OPEN_AT, _BUSY_AT = _OPEN.size - 2, _OPEN.size - 1, _ATTEMPT.size - _BUSY.size
 _FIRST = _HEAD.size + _NAMES_BYTES
 _BYTES = _FIRST + (_SLOTS + 1) * _SLOT_BYTES
@@ -77,20 +78,29 @@ class InFlight:
         return slot
 
     def tries(
-        self, slot: int, number: int, tier: _Name, rows: int, started_ns: int, before: tuple[int, str] | None
+        self,
+        slot: int,
+        number: int,
+        tier: _Name,
+        rows: int,
+        started_ns: int,
+        before: tuple[int, str, int] | None,
+        reserved: int = 0,
     ) -> None:
-        """Attempt `number` (from 0) begins. `tier` is its role, tier, Model, Version and pico-dollars an hour.
+        """Attempt `number` (from 0) begins. `tier` is its role, tier, Model, Version and pico-dollars an hour, `reserved`
+        what it may cost besides.
 
-        `before`: what the Attempt before it was busy for, in ns, and the word of its failure.
+        `before`: what the Attempt before it was busy for, in ns, the word of its failure, and what it cost besides.
         """
         if slot == _NOWHERE or not (named := self._name(tier)):
             return
         start = _FIRST + slot * _SLOT_BYTES
         place = start + _OPEN.size + min(number, _ATTEMPTS - 1) * _ATTEMPT.size
         if before is not None and number < _ATTEMPTS:
-            busy_ns, word = before
-            _BUSY.pack_into(self._map, place - _ATTEMPT.size + _BUSY_AT, busy_ns, self._name((word,)) if word else 0)
-        _ATTEMPT.pack_into(self._map, place, named, rows, started_ns, -1, 0)
+            busy_ns, word, cost = before
+            ended = place - _ATTEMPT.size + _BUSY_AT
+            _BUSY.pack_into(self._map, ended, busy_ns, self._name((word,)) if word else 0, cost)
+        _ATTEMPT.pack_into(self._map, place, named, rows, started_ns, -1, 0, reserved)
         self._map[start + _COUNT_AT] = min(number + 1, _ATTEMPTS)
 
     def release(self, slots: Sequence[int]) -> None:
@@ -154,12 +164,12 @@ def _closed(content: bytes, start: int, names: Sequence[_Name], seen_ns: int) ->
 
 
 def _attempt(fields: tuple[int, ...], names: Sequence[_Name], seen_ns: int) -> Attempt:
-    named, rows, started_ns, busy_ns, reason = fields
+    named, rows, started_ns, busy_ns, reason, besides = fields
     role, tier, model, version, pico_per_hour = names[named - 1]
     running = busy_ns < 0
     word = Reason.WORKER_LOST.word if running else str(names[reason - 1][0]) if reason else ""
     busy_ns = max(seen_ns - started_ns, 0) if running else busy_ns
-    price = busy_price(busy_ns, int(pico_per_hour))
+    price = busy_price(busy_ns, int(pico_per_hour)) + besides
     outcome = Outcome.FAILED if word else Outcome.SERVED
     return Attempt(
         Role(role), str(tier), str(model), str(version), rows, 0, busy_ns, price, outcome, word, estimated=running

@@ -6,14 +6,26 @@ import math
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from servery.terms.record import Attempt, Feedback, Outcome, Record, Role, Summary, Uptime, answering, record_time_ns
+from servery.terms.text import Tokens
 
 DAY_NS = 86_400 * 10**9
 _DAY_MS = 86_400_000
 
 # What a database driver takes and gives.
 Row = tuple[Any, ...]
+
+
+class NamedTokens(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Tokens as the ledger's JSON writes them."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
 
 
 class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -31,6 +43,9 @@ class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     estimated: bool = False
     why: str = ""
+    tokens: NamedTokens | None = None
+    first_ns: int = 0
+    answered_as: str = ""
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -55,7 +70,7 @@ def record_row(record: Record) -> Row:
         named = [
             NamedAttempt(
                 a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                a.estimated, a.why,
+                a.estimated, a.why, a.tokens and NamedTokens(*astuple(a.tokens)), a.first_ns, a.answered_as,
             )
             for a in attempts
         ]  # fmt: skip
@@ -110,7 +125,7 @@ def record_of(row: Row) -> Record:
             [
                 Attempt(
                     a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                    a.estimated, a.why,
+                    a.estimated, a.why, a.tokens and Tokens(*astuple(a.tokens)), a.first_ns, a.answered_as,
                 )
                 for a in _ATTEMPTS.decode(attempts)
             ]

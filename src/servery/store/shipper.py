@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from servery.host.clock import Clock
 from servery.store import inflight, reserve, segments
 from servery.store.ledger import Cursor, Ledger, WrongLedger
-from servery.terms.manifest import Records
 from servery.terms.record import AnyLine
+from servery.terms.server import Records
 
 log = logging.getLogger("servery.shipper")
 

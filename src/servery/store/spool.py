@@ -12,8 +12,8 @@ from servery.host.clock import Clock
 from servery.store.fold import Fold
 from servery.store.inflight import InFlight
 from servery.store.writer import SEGMENT_NS, Writer
-from servery.terms.manifest import Records
 from servery.terms.record import AnyLine, Record, Uptime
+from servery.terms.server import Records
 
 log = logging.getLogger("servery.spool")
 

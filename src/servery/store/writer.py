@@ -18,8 +18,8 @@ from servery.store import segments
 from servery.store.fold import Fold
 from servery.store.inflight import InFlight
 from servery.store.reserve import Reserve
-from servery.terms.manifest import Records
 from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
+from servery.terms.server import Records
 
 log = logging.getLogger("servery.spool")
 

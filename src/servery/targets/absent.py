@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from servery.terms.change import Standing, Version
-from servery.terms.reasons import Reason
+from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called
 from servery.terms.statistics import VersionStatistics
+from servery.terms.text import Prompt, TokenPrice, Tokens
 
 
 class Absent:
@@ -60,6 +62,18 @@ class Absent:
         del call
         if self._asleep:
             self._wake()
+
+    price = TokenPrice()
+
+    def forecast(self, prompt: Prompt) -> Tokens:
+        """Nothing is asked here."""
+        del prompt
+        return Tokens()
+
+    def open(self, prompt: Prompt) -> NoReturn:
+        """As of a language model that was unloaded."""
+        del prompt
+        raise Refusal(self.refusal, f"'{self.version.model}': {self.unready}")
 
     def give_up(self, job: object) -> Called:
         raise AssertionError(f"nothing was queued, so {job} can't be given up")

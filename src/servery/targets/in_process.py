@@ -15,7 +15,6 @@ from servery.batching.queue import limits_of
 from servery.host.clock import Clock
 from servery.terms.change import Version
 from servery.terms.manifest import Model
-from servery.terms.money import from_usd
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called, Parameters
@@ -53,7 +52,7 @@ class InProcess:
     def __init__(self, model: Model, version: Version, load: Callable[[], Runtime], clock: Clock) -> None:
         self.model = version.model
         self.version = version
-        self.pico_per_hour = from_usd(model.price.usd_per_hour) if model.price else 0
+        self.pico_per_hour = model.price.pico_per_hour if model.price else 0
         self.state = State.STARTING
         self.problem = ""
         self._load = load

@@ -21,7 +21,6 @@ from servery.targets.address import Address
 from servery.targets.connection import Chunk, Connection, Reply
 from servery.terms.change import Version
 from servery.terms.manifest import Model
-from servery.terms.money import from_usd
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called
@@ -72,7 +71,7 @@ class OipTarget:
     def __init__(self, model: Model, version: Version, sockets: Sequence[Path], clock: Clock) -> None:
         self.model = version.model
         self.version = version
-        self.pico_per_hour = from_usd(model.price.usd_per_hour) if model.price else 0
+        self.pico_per_hour = model.price.pico_per_hour if model.price else 0
         self._clock = clock
         self._addresses = [Address(path, model.health, clock) for path in sockets]
         signature = version.signature

@@ -8,6 +8,7 @@ import msgspec
 
 from servery.terms.manifest import Manifest
 from servery.terms.tensors import Signature
+from servery.terms.text import TokenPrice
 
 
 class Severity(enum.Enum):
@@ -45,6 +46,7 @@ class Version(msgspec.Struct, frozen=True):
     signature: Signature | None = None
     problem: str = ""
     size: int = 0  # bytes of its files
+    price: TokenPrice | None = None  # of a language model: declared, or of the table that Servery carries
 
     @property
     def name(self) -> str:
@@ -94,6 +96,13 @@ class Change(msgspec.Struct, frozen=True):
     workers: int = 0  # that have it in effect
 
 
+class Pinned(msgspec.Struct, frozen=True):
+    """A file as it was when it was looked at; what is published has a copy of it."""
+
+    path: str  # absolute
+    digest: str
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """The published value that a worker compiles its Table from."""
 
@@ -102,3 +111,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     manifest_digest: str
     models: dict[str, Served]
     workers: int = 1  # how many processes answer callers
+    routers: dict[str, Pinned] = {}  # by Route, of those that choose by a trained one

@@ -7,30 +7,74 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=128,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
-        description="a name",
-    ),
-]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
+from servery.terms.declared import Count, Declared, Fraction, Name, Positive
+from servery.terms.money import from_usd
+from servery.terms.server import Records, Server
+from servery.terms.text import TokenPrice
 
 DEADLINE_MS = 30_000.0
 
 
-class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A part of a Manifest: immutable, and an unknown key is an error."""
+Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Price(Declared, frozen=True):
     """What a Model costs. Busy time is charged to rows, the rest is booked as idle: both add up to the bill."""
 
-    usd_per_hour: Annotated[float, Meta(ge=0, le=1_000_000, description="dollars for an hour of one running copy")]
+    usd_per_hour: Annotated[Usd, Meta(description="dollars for an hour of one running copy")] | None = None
+    usd_per_1m_input: Annotated[Usd, Meta(description="language models: dollars for a million tokens read")] | None = (
+        None
+    )
+    usd_per_1m_output: (
+        Annotated[Usd, Meta(description="language models: dollars for a million tokens written")] | None
+    ) = None
+    usd_per_1m_cached: (
+        Annotated[Usd, Meta(description="of tokens read from the vendor's cache; default: as any token read")] | None
+    ) = None
+    usd_per_1m_cache_write: (
+        Annotated[Usd, Meta(description="of tokens written to the vendor's cache; default: as any token read")] | None
+    ) = None
+    usd_per_1m_reasoning: (
+        Annotated[Usd, Meta(description="of tokens of its reasoning; default: as any token written")] | None
+    ) = None
+
+    @property
+    def pico_per_hour(self) -> int:
+        return from_usd(self.usd_per_hour or 0)
+
+    @property
+    def of_tokens(self) -> TokenPrice | None:
+        """What a token costs; None where that isn't declared."""
+        read, written = self.usd_per_1m_input, self.usd_per_1m_output
+        if read is None and written is None:
+            return None
+        kinds = (self.usd_per_1m_cached, self.usd_per_1m_cache_write)
+        cached, cache_write = (read if usd is None else usd for usd in kinds)
+        reasoning = written if self.usd_per_1m_reasoning is None else self.usd_per_1m_reasoning
+        return TokenPrice(*(from_usd((usd or 0) / 1e6) for usd in (read, written, cached, cache_write, reasoning)))
+
+
+class Credentials(Declared, frozen=True):
+    """Where the secret of an endpoint is found. It is never written here, and never kept."""
+
+    env: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="the environment variable that holds it"),
+    ]
+
+
+class Canned(Declared, frozen=True):
+    """An answer that costs nothing, for prompts that a pattern finds something in."""
+
+    pattern: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=1024,
+            description="a regular expression of Python, searched for in the last message",
+        ),
+    ]
+    reply: Annotated[str, Meta(min_length=1, max_length=65_536, description="what is answered then")]
 
 
 class Confidence(Declared, frozen=True):
@@ -112,7 +156,10 @@ class Health(Declared, frozen=True):
 class Model(Declared, frozen=True):
     """A name that can answer."""
 
-    runtime: Annotated[Literal["onnx", "python", "sklearn"], Meta(description="[what runs the artifact](models.md)")]
+    runtime: Annotated[
+        Literal["onnx", "python", "sklearn", "openai", "heuristic"],
+        Meta(description="[what runs the artifact](models.md); or how [a language model](language-models.md) is asked"),
+    ]
     artifact: Annotated[
         str,
         Meta(
@@ -184,6 +231,31 @@ class Model(Declared, frozen=True):
             description="`onnx`: what it runs on: `cpu`, `cuda`, or one of several as `cuda:1`; never on another than this",
         ),
     ] = "cpu"
+    endpoint: Annotated[
+        str,
+        Meta(
+            max_length=2048,
+            pattern=r"^(https?://\S+)?$",
+            description="`openai`: where its API begins, such as `https://api.openai.com/v1`",
+        ),
+    ] = ""
+    serves: Annotated[
+        str, Meta(max_length=256, description="`openai`: what the endpoint calls the model; default: its name here")
+    ] = ""
+    credentials: Credentials | None = None
+    context_window: (
+        Annotated[Count, Meta(description="`openai`: tokens that a prompt and its answer may have together")] | None
+    ) = None
+    lacks: Annotated[
+        tuple[Literal["tools", "images", "json_schema", "logprobs"], ...],
+        Meta(description="`openai`: what it can't do; a prompt that needs it goes to another tier"),
+    ] = ()
+    first_token_ms: (
+        Annotated[Positive, Meta(description="`openai`: a stream that has said nothing by then has failed")] | None
+    ) = None
+    replies: Annotated[
+        tuple[Canned, ...], Meta(max_length=256, description="`heuristic`: tried in order; the first that fits answers")
+    ] = ()
 
 
 class Slo(Declared, frozen=True):
@@ -237,9 +309,9 @@ class Policy(Declared, frozen=True):
     """How a Route picks a tier, and who answers where one fails."""
 
     kind: Annotated[
-        Literal["fixed", "static", "cascade"],
+        Literal["fixed", "static", "cascade", "complexity"],
         Meta(
-            description="`fixed`: the first tier answers; `static`: the one that is chosen for the caller; `cascade`: a row goes on until a tier is sure"
+            description="`fixed`: the first tier answers; `static`: the one that is chosen for the caller; `cascade`: a row goes on until a tier is sure; `complexity`: the one that the prompt's score picks"
         ),
     ] = "fixed"
     by: (
@@ -259,6 +331,19 @@ class Policy(Declared, frozen=True):
         Annotated[Name, Meta(description="`static`: the tier for every other value, and for none; default: the first")]
         | None
     ) = None
+    thresholds: Annotated[
+        tuple[Annotated[float, Meta(ge=-1, le=1)], ...],
+        Meta(
+            max_length=15,
+            description="`complexity`: one less than tiers, ascending; a score above the first of them skips the first tier, and so on",
+        ),
+    ] = ()
+    router: Annotated[
+        str,
+        Meta(
+            description="`complexity`: a file of [`servery router train`](routers.md), relative to the manifest; default: a built-in score from 0 to 1"
+        ),
+    ] = ""
     fallback: (
         Annotated[
             tuple[Name, ...],
@@ -322,80 +407,6 @@ class Tenant(Declared, frozen=True):
         Literal["shared", "dedicated"],
         Meta(description="`dedicated`: its rows never run in one batch with those of another tenant"),
     ] = "shared"
-
-
-class Drain(Declared, frozen=True):
-    """How a worker stops after SIGTERM."""
-
-    grace_s: Annotated[float, Meta(ge=0, le=600, description="keep accepting this long after becoming unready")] = 0
-    limit_s: Annotated[float, Meta(gt=0, le=600, description="finish what is in flight within this time")] = 30
-
-
-class Server(Declared, frozen=True):
-    """Where and within which bounds Servery listens."""
-
-    host: Annotated[
-        str, Meta(min_length=1, description="address to listen on; without tenants only loopback is allowed")
-    ] = "127.0.0.1"
-    http_port: Annotated[int, Meta(ge=0, le=65535, description="port of the HTTP face; 0 takes a free one")] = 8000
-    grpc_port: (
-        Annotated[
-            int,
-            Meta(ge=0, le=65535, description="port of the gRPC face, by custom 8001; 0 takes a free one, none: off"),
-        ]
-        | None
-    ) = None
-    max_body_mb: Annotated[int, Meta(ge=1, le=2048, description="largest request body or gRPC message, in MiB")] = 64
-    receive_limit_s: Annotated[
-        float, Meta(gt=0, le=3600, description="a request must have arrived within this time")
-    ] = 20
-    workers: Annotated[
-        int, Meta(ge=0, le=1024, description="processes that answer callers; 0: one for each core that may be used")
-    ] = 1
-    concurrency_per_worker: Annotated[Count, Meta(description="requests that one worker runs at once")] = 256
-    queue_per_worker: Annotated[int, Meta(ge=0, description="requests that may wait for a turn in one worker")] = 1024
-    drain: Drain = Drain()
-    in_process_ms: Annotated[
-        Positive,
-        Meta(
-            description="a model whose call of one row takes up to this long runs in each worker; slower ones run apart"
-        ),
-    ] = 1.0
-    in_process_mb: Annotated[
-        Count,
-        Meta(
-            description="an artifact whose copies in all workers take up to this, in MiB, runs in them; larger ones apart"
-        ),
-    ] = 512
-
-    loaded_mb: (
-        Annotated[
-            Count,
-            Meta(
-                description="artifacts that are loaded at once, in MiB over all copies; beyond it the least recently used models sleep until they are asked for"
-            ),
-        ]
-        | None
-    ) = None
-
-
-class Records(Declared, frozen=True):
-    """How Records are kept."""
-
-    durability: Annotated[
-        Literal["process", "power"],
-        Meta(
-            description="`process`: survive the worker's death after 50 ms and the machine's after a second; `power`: every group is synced to disk"
-        ),
-    ] = "process"
-    when_full: Annotated[
-        Literal["summarise", "refuse"],
-        Meta(description="when the spool is full: fold Records into counts and money, or refuse requests (503)"),
-    ] = "summarise"
-    spool_mb: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="disk that Records may take before they reach the ledger, in MiB")
-    ] = 256
-    keep_days: Annotated[int, Meta(ge=1, le=36_500, description="days that the ledger keeps a Record")] = 400
 
 
 class Manifest(Declared, frozen=True):

@@ -16,17 +16,28 @@ class Placement(enum.Enum):
 
     IN_PROCESS = "in process"
     REPLICAS = "replicas"
+    ELSEWHERE = "elsewhere"  # a language model's endpoint
+
+
+def speaks(model: Model) -> bool:
+    """Whether it answers in text, and is asked in text."""
+    return model.runtime in ("openai", "heuristic")
 
 
 def declared_apart(model: Model) -> bool:
     """Whether its Versions run in Replicas, whatever is measured."""
     return (
-        model.isolation == "dedicated" or model.replicas is not None or model.runtime != "onnx" or model.device != "cpu"
+        model.isolation == "dedicated"
+        or model.replicas is not None
+        or model.runtime in ("python", "sklearn")
+        or model.device != "cpu"
     )
 
 
 def placement_of(model: Model, served: Served, number: str) -> Placement:
     """Replicas where the declaration asks for them, for whatever may run a user's code, on a GPU, and by measurement."""
+    if speaks(model):
+        return Placement.ELSEWHERE
     if declared_apart(model) or number in served.apart:
         return Placement.REPLICAS
     return Placement.IN_PROCESS
@@ -66,7 +77,7 @@ def fit(snapshot: Snapshot, last_ns: Mapping[str, int], keep: str = "") -> Snaps
     for name in sorted(loaded, key=lambda name: (last_ns.get(name, 0), -loaded.index(name))):
         if most is None or total <= most << 20:
             break
-        if name != keep:
+        if name != keep and taken[name]:
             models[name] = msgspec.structs.replace(models[name], standing=Standing.ASLEEP)
             total -= taken[name]
     return msgspec.structs.replace(snapshot, models=models)

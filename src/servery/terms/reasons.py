@@ -33,6 +33,12 @@ class Reason(enum.Enum):
     UNAUTHENTICATED = ("unauthenticated", Fault.CALLER, Again.NO, "No key was sent, or no tenant has it.")
     NOT_PERMITTED = ("not_permitted", Fault.CALLER, Again.NO, "The caller is known but may not do this.")
     NOT_FOUND = ("not_found", Fault.CALLER, Again.NO, "No route, model, version or path has this name.")
+    NOT_OFFERED = (
+        "not_offered",
+        Fault.PLATFORM,
+        Again.NO,
+        "A part of the vendor's API that Servery doesn't have.",
+    )
     METHOD_NOT_ALLOWED = (
         "method_not_allowed",
         Fault.CALLER,
@@ -94,6 +100,30 @@ class Reason(enum.Enum):
         Fault.UPSTREAM,
         Again.ELSEWHERE,
         "The model answered with missing outputs or a wrong number of rows.",
+    )
+    UPSTREAM_BUSY = (
+        "upstream_busy",
+        Fault.UPSTREAM,
+        Again.LATER,
+        "The language model's endpoint takes no more for now: its rate limit, or its load.",
+    )
+    UPSTREAM_CUT = (
+        "upstream_cut",
+        Fault.UPSTREAM,
+        Again.ELSEWHERE,
+        "The language model's endpoint can't be reached, or its answer ended early.",
+    )
+    UPSTREAM_SLOW = (
+        "upstream_slow",
+        Fault.UPSTREAM,
+        Again.ELSEWHERE,
+        "The language model's endpoint had said nothing within first_token_ms.",
+    )
+    NOT_CAPABLE = (
+        "not_capable",
+        Fault.CALLER,
+        Again.NO,
+        "No tier of the route can do what the prompt needs, or its context is too long for all of them.",
     )
     WORKER_LOST = ("worker_lost", Fault.PLATFORM, Again.LATER, "The worker died before the request ended.")
     BUG = ("bug", Fault.PLATFORM, Again.LATER, "An error of ours; it is logged with its traceback under the record id.")

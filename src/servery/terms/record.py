@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from servery.terms.text import Tokens
+
 # 6 bytes of time (ms since 1970, big-endian), 4 of the tenant's seal, 16 random: sorted by time, unguessable.
 RECORD_ID_BYTES = 26
 _RECORD_ID = re.compile(rf"[0-9a-f]{{{2 * RECORD_ID_BYTES}}}")
@@ -52,8 +54,11 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pico_usd: int
     outcome: Outcome = Outcome.SERVED
     reason: str = ""  # a Reason's word, where the outcome isn't served
-    estimated: bool = False  # busy time up to the moment the call was given up
+    estimated: bool = False  # its dollars: by busy time up to the moment it was given up, or by tokens counted by us
     why: str = ""  # what chose the tier, where the policy chooses: "static:subscription=gold"
+    tokens: Tokens | None = None  # of a language model; with `estimated` they are counted by us, not by the vendor
+    first_ns: int = 0  # from its start to the first of its answer, where that is streamed
+    answered_as: str = ""  # what the vendor says answered
 
 
 class Record(Line, frozen=True, array_like=True, tag="record", gc=False):

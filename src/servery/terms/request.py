@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import msgspec
 from numpy.typing import NDArray
 
+from servery.terms.text import Tokens
+
 Array: TypeAlias = NDArray[Any]
 Scalar: TypeAlias = bool | int | float | str
 Parameters: TypeAlias = tuple[tuple[str, Scalar], ...]  # by name
@@ -89,6 +91,10 @@ class Called(msgspec.Struct, frozen=True, gc=False):
     failure: str = ""  # a Reason's word
     message: str = ""
     estimated: bool = False
+    pico_usd: int = 0  # beside busy time: what its tokens cost
+    tokens: Tokens | None = None
+    first_ns: int = 0
+    answered_as: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

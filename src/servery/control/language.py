@@ -1,0 +1,79 @@
+"""Do the language models of a Manifest, and the routes over them, hold together? Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from servery.control.places import Places, at
+from servery.terms.change import Problem, Served
+from servery.terms.manifest import Manifest, Model, Route
+from servery.terms.placement import speaks
+
+_OF_TOKENS = "usd_per_1m_"
+
+
+def check_language_model(name: str, model: Model, served: Served | None, places: Places) -> Iterator[Problem]:
+    """A language model's price and patterns; of another model, that it isn't priced as one."""
+    where = at("models", name)
+    declared = {} if model.price is None else {key: getattr(model.price, key) for key in model.price.__struct_fields__}
+    for key, usd in declared.items():
+        if usd is not None and key.startswith(_OF_TOKENS) != (model.runtime == "openai"):
+            message = f"`{key}` does nothing for the runtime `{model.runtime}`"
+            fixes = {"openai": "write `usd_per_1m_input` and `usd_per_1m_output`", "heuristic": "remove it: it is free"}
+            fix = fixes.get(model.runtime, "write `usd_per_hour`")
+            yield places.problem(at(where, "price", key), message, fix)
+    if model.runtime == "openai" and served is not None and served.latest.price is None:
+        message = f"the price of {model.serves or name!r} is not known, so nothing that it costs could be"
+        fix = "add for instance `price: {usd_per_1m_input: 0.15, usd_per_1m_output: 0.6}`; zeros where it is free"
+        yield places.problem(where, message, fix)
+    for index, canned in enumerate(model.replies):
+        try:
+            re.compile(canned.pattern)
+        except re.error as error:
+            here = at(where, "replies", index, "pattern")
+            yield places.problem(here, f"this is no regular expression: {error}", "escape what is meant literally")
+
+
+def check_language_route(manifest: Manifest, route: Route, where: str, places: Places) -> Iterator[Problem]:
+    """Whether all tiers answer in text, or none; and what `complexity` needs."""
+    models = {tier.model: manifest.models[tier.model] for tier in route.tiers if tier.model in manifest.models}
+    in_text = [name for name, model in models.items() if speaks(model)]
+    policy, here = route.policy, at(where, "policy")
+    if in_text and len(in_text) < len(models):
+        others = ", ".join(f"`{name}`" for name in models if name not in in_text)
+        message = f"`{in_text[0]}` answers in text, but {others} in tensors: callers could not use both"
+        yield places.problem(at(where, "tiers"), message, "make two routes of them")
+    if in_text and policy.kind == "cascade":
+        message = "a cascade goes row by row, by the confidence of tensors; these models answer in text"
+        yield places.problem(at(here, "kind"), message, "write `kind: complexity`, or `fixed` with a fallback")
+    if policy.kind != "complexity":
+        for key in ("thresholds", "router"):
+            if getattr(policy, key):
+                message = f"`{key}` does nothing under the policy `{policy.kind}`"
+                yield places.problem(at(here, key), message, "write `kind: complexity`, or remove it")
+        return
+    if models and not in_text:
+        message = "`complexity` scores a prompt's text, but these models take tensors"
+        yield places.problem(at(here, "kind"), message, "write `kind: cascade`, which goes on by confidence")
+    yield from _thresholds(route, here, places)
+
+
+def _thresholds(route: Route, here: str, places: Places) -> Iterator[Problem]:
+    policy, wanted = route.policy, len(route.tiers) - 1
+    if policy.router and wanted != 1:
+        message = f"a router tells two models apart, but this route has {wanted + 1} tiers"
+        yield places.problem(at(here, "router"), message, "leave two tiers, or `router` out")
+    elif len(policy.thresholds) != wanted and (policy.thresholds or not policy.router):
+        message = f"{wanted + 1} tiers need {wanted} thresholds, not {len(policy.thresholds)}"
+        example = ", ".join(f"{(number + 1) / (wanted + 1):.2g}" for number in range(wanted))
+        yield places.problem(at(here, "thresholds"), message, f"write for instance `thresholds: [{example}]`")
+    if any(low > high for low, high in pairwise(policy.thresholds)):
+        fix = f"write [{', '.join(f'{value:g}' for value in sorted(policy.thresholds))}]"
+        yield places.problem(at(here, "thresholds"), "the thresholds don't ascend", fix)
+
+
+def known_prices(models: Mapping[str, Served]) -> frozenset[str]:
+    """The language models whose price is known."""
+    return frozenset(name for name, served in models.items() if served.latest.price is not None)

@@ -1,0 +1,44 @@
+"""What an endpoint's usage has taught: how many characters make a token. Owned by one event loop."""
+
+from __future__ import annotations
+
+import math
+
+from servery.terms.text import Tokens
+
+_AT_FIRST = 4.0  # characters of English prose in a token of most vocabularies
+_WEIGHT = 0.05  # of the newest call
+_LEAST, _MOST = 0.25, 32.0  # beyond these a vendor's figures are not believed
+_OUTPUT_AT_FIRST = 256.0
+
+
+class Learned:
+    """One endpoint's."""
+
+    __slots__ = ("_answer", "_input", "_output")
+
+    def __init__(self) -> None:
+        self._input = self._output = _AT_FIRST
+        self._answer = _OUTPUT_AT_FIRST
+
+    def learn(self, prompt_chars: int, answer_chars: int, tokens: Tokens) -> None:
+        """A vendor has said what a call took."""
+        self._input = _towards(self._input, prompt_chars, tokens.input)
+        self._output = _towards(self._output, answer_chars, tokens.output - tokens.reasoning)
+        self._answer += _WEIGHT * (tokens.output - self._answer)
+
+    def tokens(self, prompt_chars: int, answer_chars: int) -> Tokens:
+        """What a call took whose vendor didn't say: never nothing."""
+        return Tokens(max(math.ceil(prompt_chars / self._input), 1), math.ceil(answer_chars / self._output))
+
+    def forecast(self, prompt_chars: int, most: int) -> Tokens:
+        """What a call may take: as long an answer as usual, or as long as it may be."""
+        output = math.ceil(self._answer)
+        return Tokens(max(math.ceil(prompt_chars / self._input), 1), min(output, most) if most else output)
+
+
+def _towards(ratio: float, chars: int, tokens: int) -> float:
+    if chars <= 0 or tokens <= 0:
+        return ratio
+    seen = min(max(chars / tokens, _LEAST), _MOST)
+    return ratio + _WEIGHT * (seen - ratio)

@@ -1,0 +1,74 @@
+"""Text from callers and from language models: what is asked, what is answered, and the tokens that both are billed by."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+Fields = dict[str, msgspec.Raw]  # a JSON object's, each as it was written
+
+
+class Form(enum.Enum):
+    """What is asked for; the value is the path of OpenAI's API behind `/v1/`."""
+
+    CHAT = "chat/completions"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+
+class Tokens(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a call is billed by. `cached` and `cache_write` are parts of `input`, `reasoning` is one of `output`."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+
+class TokenPrice(msgspec.Struct, frozen=True, gc=False):
+    """Pico-dollars for a token of each kind."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+    def of(self, tokens: Tokens) -> int:
+        """Pico-dollars of a call."""
+        plain = max(tokens.input - tokens.cached - tokens.cache_write, 0)
+        said = max(tokens.output - tokens.reasoning, 0)
+        return (
+            plain * self.input
+            + tokens.cached * self.cached
+            + tokens.cache_write * self.cache_write
+            + said * self.output
+            + tokens.reasoning * self.reasoning
+        )
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """What a caller asks in text. `fields` are those of its JSON object: what isn't known here is passed on.
+
+    `text` is what it says, for whoever chooses a model by it; `chars` counts all characters that a model reads,
+    `needs` names the capabilities that an answer takes, `most` the tokens that it may have (0: not said).
+    """
+
+    form: Form
+    called: str
+    fields: Fields
+    stream: bool
+    usage_wanted: bool  # in the stream
+    text: str
+    chars: int
+    needs: frozenset[str] = frozenset()
+    most: int = 0
+
+
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """A part of an answer: JSON as the caller gets it (b"": nothing to send). `said`: it holds something of the answer."""
+
+    data: bytes
+    said: bool = False
