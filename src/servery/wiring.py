@@ -148,11 +148,13 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     import uvloop
 
     from servery.control.apply import read_snapshot
+    from servery.gateway.budgets import Budgets
     from servery.gateway.link import Link
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
     from servery.gateway.worker import Worker
+    from servery.quota.accounts import SqliteAccounts
     from servery.routing.router_file import decode_router
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
@@ -185,7 +187,8 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
 
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
     minutes = _minutes(folder, snapshot.workers, clock)
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, read_router)
+    budgets = Budgets(SqliteAccounts(folder.budgets), run, snapshot.workers, clock)
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, budgets.make, read_router)
 
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 
@@ -193,7 +196,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         pipeline = Pipeline(serving.table, spool, clock, dice)
         serving.when_swapped(pipeline.swap)
         repository = Repository(pipeline, link)
-        worker = Worker(pipeline, spool, [minutes, serving, link], manifest.server.drain, lifeline.say)
+        worker = Worker(pipeline, spool, [minutes, budgets, serving, link], manifest.server.drain, lifeline.say)
         listener = socket.socket(fileno=settings.listener)
         faces: list[Face] = [_http_server(listener, pipeline, repository, worker, manifest.server)]
         if settings.grpc:

@@ -32,7 +32,7 @@ def test_whose_fault_it_is_agrees_with_the_status(reason: Reason) -> None:
         assert reason.fault is Fault.PLATFORM
     assert (status == 502) == (reason.fault is Fault.UPSTREAM)
     assert (status == 500) == (reason is Reason.BUG)
-    assert (status == 429) == (reason is Reason.RATE_LIMITED)
+    assert (status == 429) == (reason in (Reason.RATE_LIMITED, Reason.BUDGET_SPENT))
     if status in (429, 503):
         assert reason.again is not Again.NO
 

@@ -77,6 +77,10 @@ def manifest() -> Manifest:
     )
 
 
+def no_budgets(tenant: str, limits: Limits) -> None:
+    """These worlds are about other things."""
+
+
 class WorldAsk:
     """One caller's ask; `trouble` is what goes wrong on its own side."""
 
@@ -163,7 +167,7 @@ class World:
             target.sure = lambda _: self.draw.choice((0.2, 0.9, float("nan")))
         models = {name: Served((target.version,)) for name, target in self.targets.items()}
         targets = {(name, "1"): target for name, target in self.targets.items()}
-        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", {}, OwnMinutes().make)
+        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", {}, OwnMinutes().make, no_budgets)
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:

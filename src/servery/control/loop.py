@@ -29,6 +29,8 @@ log = logging.getLogger("servery.controller")
 # All workers must have loaded what is new by then, or the old one goes on.
 _IN_EFFECT_S = 600.0
 _COUNT_S = 2.0
+# So long after its start the controller waits for workers that aren't connected yet, before it changes anything.
+_MEET_S = 10.0
 
 
 class Peer:
@@ -63,8 +65,10 @@ class Controller:
         self._fleet = fleet
         self._changing = asyncio.Lock()
         self._moved = asyncio.Event()
+        self._met = False  # whether all workers have been there
         self._failed: dict[str, str] = {}
         self._server: asyncio.Server | None = None
+        self._until = 0.0  # of the loop's time
         self._ended: tuple[VersionStatistics, ...] = ()  # of workers that are gone
         self._counts = itertools.count(1)
         self._asked: set[asyncio.Task[None]] = set()
@@ -73,6 +77,7 @@ class Controller:
         """Listen for workers. The Snapshot that is published already has its Replicas."""
         self._fleet([self.snapshot])
         self._server = await asyncio.start_unix_server(self._meet, sock=listen_at(self._folder.control))
+        self._until = asyncio.get_running_loop().time() + _MEET_S
 
     async def drain(self) -> None:
         if self._server is not None:
@@ -179,6 +184,7 @@ class Controller:
 
     async def _publish(self, models: dict[str, Served], wanted: Snapshot | None = None, keep: str = "") -> Change:
         """Put the next Snapshot into effect everywhere, or go back to the one before. `keep` isn't put to sleep for others."""
+        await self._everybody()
         new = place(msgspec.structs.replace(wanted or self.snapshot, models=models), self._took_ns)
         new = await self._make_room(new, keep)
         old = self.snapshot
@@ -227,6 +233,16 @@ class Controller:
             behind = ", ".join(peer.name for peer in self.peers if peer.epoch < snapshot.epoch)
             return f"not in effect within {_IN_EFFECT_S:g} s in {behind or 'any worker'}"
         return "; ".join(f"{what}: {why}" if what else why for what, why in self._failed.items())
+
+    async def _everybody(self) -> None:
+        """Wait until all workers have been connected, within bounds: one that isn't yet would go on by what was before."""
+        self._met = self._met or len(self.peers) >= self.snapshot.workers
+        while not self._met and (left_s := self._until - asyncio.get_running_loop().time()) > 0:
+            self._moved.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), left_s)
+            self._met = len(self.peers) >= self.snapshot.workers
+        self._met = True
 
     async def _in_effect(self, epoch: int) -> None:
         while not self._failed and not (self.peers and all(peer.epoch >= epoch for peer in self.peers)):

@@ -12,7 +12,6 @@ import msgspec
 from servery.control.places import Places, at
 from servery.control.prices import token_price
 from servery.control.versions import find, pick
-from servery.routing.router_file import BadRouter, decode_router
 from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact
 from servery.runtimes.code import PLATFORM, code_digest, read_code
 from servery.runtimes.skops_file import read_skops
@@ -56,6 +55,8 @@ def _routers(manifest: Manifest, folder: Path, places: Places, problems: list[Pr
     for name, route in manifest.routes.items():
         if not route.policy.router:
             continue
+        from servery.routing.router_file import BadRouter, decode_router  # noqa: PLC0415 numpy, where it is needed
+
         path = (folder / route.policy.router).absolute()
         where = at("routes", name, "policy", "router")
         try:

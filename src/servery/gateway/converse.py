@@ -14,15 +14,16 @@ from contextlib import aclosing
 import msgspec
 
 from servery.gateway.admit import Left
+from servery.gateway.budgets import Allowance, Paid
 from servery.gateway.texts import Exchange, Speaker, TextEntry, TextTier
 from servery.gateway.trail import Made, Trail
 from servery.host.clock import Clock
 from servery.routing import next as routing
-from servery.routing.next import Decision, Facts, Refuse, Tried, Try
+from servery.routing.next import Facts, Refuse, Tried, Try
 from servery.routing.static import By, pick
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Called
-from servery.terms.text import Form, Prompt
+from servery.terms.text import Form, Prompt, Tokens
 
 log = logging.getLogger("servery.gateway")
 
@@ -43,21 +44,32 @@ class Talk(msgspec.Struct, frozen=True):
     clock: Clock
     speaker: Speaker
     gone: asyncio.Future[None]
+    allowance: Allowance | None
+    most_pico: int  # what the Request may cost in all; 0: anything
 
 
 async def converse(
-    prompt: Prompt, entry: TextEntry, trail: Trail, clock: Clock, speaker: Speaker, until_ns: int
+    prompt: Prompt,
+    entry: TextEntry,
+    trail: Trail,
+    clock: Clock,
+    speaker: Speaker,
+    until_ns: int,
+    allowance: Allowance | None,
 ) -> None:
     """Answer `prompt` by `until_ns` (steady). Raises Refusal when routing gives up, and Left when the caller does."""
-    facts, decision = _choose(prompt, entry, trail, speaker, clock.steady_ns(), until_ns)
+    caps = [cap for cap in (entry.max_pico, 0 if allowance is None else allowance.most_pico) if cap]
+    most_pico = min(caps, default=0)
+    facts = _facts(prompt, entry, trail, speaker, until_ns, most_pico)
+    decision = routing.next(entry.plan, (), facts, clock.steady_ns())
     gone = asyncio.ensure_future(speaker.left())
-    talk = Talk(prompt, entry, facts, trail, clock, speaker, gone)
+    talk = Talk(prompt, entry, facts, trail, clock, speaker, gone, allowance, most_pico)
     tried: list[Tried] = []
     failure: Refusal | None = None
     try:
         while isinstance(decision, Try):
             failure = await _attempt(decision, talk)
-            if failure is not None and (failure.reason in _FINAL or speaker.begun):
+            if failure is not None and (speaker.begun or _is_final(failure, allowance)):
                 raise failure
             tried.append(Tried(decision.step, None, None if failure is None else failure.reason))
             decision = routing.next(entry.plan, tried, facts, clock.steady_ns())
@@ -70,10 +82,15 @@ async def converse(
         gone.cancel()
 
 
-def _choose(
-    prompt: Prompt, entry: TextEntry, trail: Trail, speaker: Speaker, now_ns: int, until_ns: int
-) -> tuple[Facts, Decision]:
-    """What is so for this Request, and whom to ask first."""
+def _is_final(failure: Refusal, allowance: Allowance | None) -> bool:
+    """Whether no other tier is asked after this."""
+    if failure.reason is Reason.BUDGET_SPENT:
+        return allowance is not None and not allowance.cheaper
+    return failure.reason in _FINAL
+
+
+def _facts(prompt: Prompt, entry: TextEntry, trail: Trail, speaker: Speaker, until_ns: int, most_pico: int) -> Facts:
+    """What is so for this Request: who should be asked first, and who can't be."""
     first = 0
     if entry.scored is not None:
         score = entry.scored.score(prompt.text)
@@ -90,7 +107,7 @@ def _choose(
         picked = pick(static, said)
         first, trail.why = picked.step, picked.why
     closed = entry.closed.get(trail.caller.tenant, _NOTHING_CLOSED)
-    unfit = {step: why for step, tier in enumerate(entry.tiers) if (why := _unfit(prompt, tier, entry.max_pico))}
+    unfit = {step: why for step, tier in enumerate(entry.tiers) if (why := _unfit(prompt, tier, most_pico))}
     if unfit:
         skipped = ",".join(f"{entry.tiers[step].name}:{why}" for step, why in unfit.items())
         trail.why = f"{trail.why} without {skipped}".strip()
@@ -98,8 +115,7 @@ def _choose(
             told = "; ".join(f"'{entry.tiers[step].name}': {_UNFIT[why]}" for step, why in unfit.items())
             raise Refusal(Reason.NOT_CAPABLE, f"no tier of '{entry.name}' can answer this: {told}")
         closed = closed | unfit.keys()
-    facts = Facts(1, until_ns, closed, first)
-    return facts, routing.next(entry.plan, (), facts, now_ns)
+    return Facts(1, until_ns, closed, first)
 
 
 _UNFIT = {
@@ -108,7 +124,7 @@ _UNFIT = {
     "json_schema": "it can't keep to a JSON schema",
     "logprobs": "it gives no log-probabilities",
     "context": "the prompt and its answer would be too long for it",
-    "cost": "it would cost more than max_usd_per_inference",
+    "cost": "it would cost more than max_usd_per_inference, or the tenant's usd_per_request",
 }
 
 
@@ -137,12 +153,16 @@ async def _attempt(decision: Try, talk: Talk) -> Refusal | None:
     """Ask one tier; why it failed, if it did. Left."""
     tier, trail, clock = talk.entry.tiers[decision.step], talk.trail, talk.clock
     started_ns = clock.steady_ns()
-    trail.tries(decision.role, tier, 1, started_ns, tier.target.price.of(tier.target.forecast(talk.prompt)))
+    forecast = tier.target.forecast(talk.prompt)
+    price = tier.target.price.of(forecast)
     exchange: Exchange | None = None
+    paid: Paid | None = None
     call = _Call(talk, tier, started_ns)
     failure: Refusal | None = None
     left = False
     try:
+        paid = await _pay(talk, price, forecast)
+        trail.tries(decision.role, tier, 1, started_ns, price)
         exchange = tier.target.open(talk.prompt)
         await call.run(exchange)
     except Refusal as refusal:
@@ -157,11 +177,26 @@ async def _attempt(decision: Try, talk: Talk) -> Refusal | None:
         busy_ns = clock.steady_ns() - started_ns
         called = _called(exchange, tier, busy_ns, call.first_ns, "" if failure is None else failure.reason.word)
         trail.made.append(Made(decision.role, tier, 1, called, left=left))
+        if paid is not None:
+            tokens = called.tokens
+            paid.settle(called.pico_usd, 0 if tokens is None else tokens.input + tokens.output)
     if left:
         raise Left
     if failure is not None and exchange is not None and failure.reason not in _NOT_WORTH_A_LINE:
         log.warning("record %s: %s: %s: %s", trail.id.hex(), tier.model, failure.reason.word, failure.message)
     return failure
+
+
+async def _pay(talk: Talk, price: int, forecast: Tokens) -> Paid | None:
+    """Put aside what a call may cost. Refusal."""
+    spent = sum(made.called.pico_usd for made in talk.trail.made)
+    if talk.most_pico and spent and spent + price > talk.most_pico:
+        message = "what was tried has cost so much that another call would exceed what this request may cost"
+        raise Refusal(Reason.BUDGET_SPENT, message)
+    if talk.allowance is None:
+        return None
+    tokens = forecast.input + forecast.output
+    return await talk.allowance.reserve(price or None, tokens or None, talk.facts.deadline_ns)
 
 
 class _Call:

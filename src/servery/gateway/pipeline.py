@@ -138,7 +138,10 @@ class Pipeline:
             return Reply(record_id, refusal=Refusal(Reason.BUG, message))
         finally:
             table.use.leave()
-            self.lines.append(close(trail, outcome, reason, clock.steady_ns(), table.manifest.region), trail.slot)
+            record = close(trail, outcome, reason, clock.steady_ns(), table.manifest.region)
+            if trail.paid is not None:
+                trail.paid.settle(record.pico_usd)
+            self.lines.append(record, trail.slot)
 
     def _check_open(self) -> None:
         if self.draining:
@@ -157,6 +160,9 @@ class Pipeline:
             if not (booked and ask.here and self.turns.enter()):
                 await self._come_in(tenancy, ask, trail, booked, entry.deadline_ns)
             try:
+                if tenancy.allowance is not None:
+                    until_ns = trail.started_ns + entry.deadline_ns
+                    trail.paid = await tenancy.allowance.reserve(0, None, until_ns)
                 request = receive(ask, entry, trail)
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
@@ -183,7 +189,8 @@ class Pipeline:
                 trail.rows = 1
                 trail.begin()
                 allowed_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
-                await converse(prompt, entry, trail, self.clock, ask, trail.started_ns + allowed_ns)
+                until_ns = trail.started_ns + allowed_ns
+                await converse(prompt, entry, trail, self.clock, ask, until_ns, tenancy.allowance)
                 return None, None
             finally:
                 leave(self.turns)

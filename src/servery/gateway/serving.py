@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from servery.gateway.budgets import MakeAllowance
 from servery.gateway.minutes import MakeMinute
 from servery.gateway.table import Table, Target, Tenancy, compile_table
 from servery.gateway.texts import TextTarget
@@ -77,12 +78,14 @@ class Serving:
         make: Callable[[Model, Version, Standing, Placement], Owned | OwnedText],
         ended: Callable[[Owned | OwnedText], None],
         make_minute: MakeMinute,
+        make_allowance: MakeAllowance,
         read_router: Callable[[str], Router],
     ) -> None:
         self._secret = secret
         self._read_router = read_router
         self._routers: dict[str, Router] = {}  # by digest
         self._make_minute = make_minute
+        self._make_allowance = make_allowance
         self._make = make
         self._ended = ended
         self._swapped: Callable[[Table], None] = lambda _: None
@@ -184,7 +187,8 @@ class Serving:
 
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
         targets = {key: one.target for key, one in made.items()}
-        return compile_table(snapshot, targets, self._secret, self._tenancies, self._make_minute, self._routers)
+        makers = self._make_minute, self._make_allowance
+        return compile_table(snapshot, targets, self._secret, self._tenancies, *makers, self._routers)
 
     def _retire(self, gone: list[Made]) -> None:
         old = list(self._old)

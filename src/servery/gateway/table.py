@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from servery.gateway.budgets import Allowance, MakeAllowance
 from servery.gateway.minutes import MakeMinute, Minute
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.identity.keys import LOCAL_TENANT, Keyring
@@ -104,11 +105,14 @@ class Entry(msgspec.Struct, frozen=True):
 class Tenancy:
     """What a tenant uses now. Owned by the worker by tenant, so it outlives Tables."""
 
-    __slots__ = ("_make", "_tenant", "at_once", "inside", "minute")
+    __slots__ = ("_limits", "_make", "_make_allowance", "_tenant", "allowance", "at_once", "inside", "minute")
 
-    def __init__(self, tenant: str, limits: Limits, make: MakeMinute) -> None:
+    def __init__(self, tenant: str, limits: Limits, make: MakeMinute, make_allowance: MakeAllowance) -> None:
         self._tenant = tenant
         self._make = make
+        self._make_allowance = make_allowance
+        self._limits = Limits()
+        self.allowance: Allowance | None = None
         self.minute: Minute | None = None
         self.inside = 0
         self.keep(limits)
@@ -116,6 +120,9 @@ class Tenancy:
     def keep(self, limits: Limits) -> None:
         """Go on by these limits; what was used in the last minute stays counted where there was a limit before."""
         self.at_once = limits.concurrency_per_worker
+        if limits != self._limits:
+            self._limits = limits
+            self.allowance = self._make_allowance(self._tenant, limits)
         most = limits.requests_per_minute
         if most is None:
             self.minute = None
@@ -184,6 +191,7 @@ def compile_table(
     secret: bytes,
     tenancies: dict[str, Tenancy],
     make_minute: MakeMinute,
+    make_allowance: MakeAllowance,
     routers: Mapping[str, Router] = {},
 ) -> Table:
     """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
@@ -204,7 +212,7 @@ def compile_table(
         if tenant in tenancies:
             tenancies[tenant].keep(limit)
         else:
-            tenancies[tenant] = Tenancy(tenant, limit, make_minute)
+            tenancies[tenant] = Tenancy(tenant, limit, make_minute, make_allowance)
     return Table(
         snapshot.epoch,
         manifest,

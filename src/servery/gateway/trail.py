@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from servery.gateway.budgets import Paid
 from servery.gateway.table import TierEntry
 from servery.gateway.texts import TextTier
 from servery.routing.next import Rows, Settle
@@ -59,6 +60,7 @@ class Trail:
         "caller",
         "id",
         "made",
+        "paid",
         "request_id",
         "route",
         "rows",
@@ -84,6 +86,7 @@ class Trail:
         self.why = ""  # what chose the first tier
         self.made: list[Made] = []
         self.settled: Settle | None = None
+        self.paid: Paid | None = None  # what of its budgets is settled with the Record
 
     def begin(self) -> None:
         """Be found if this process dies, from now until the Record is stored."""

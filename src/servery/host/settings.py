@@ -44,6 +44,11 @@ class DataFolder:
         """The counter of requests per minute that several workers share."""
         return self.run / "limits.db"
 
+    @property
+    def budgets(self) -> Path:
+        """What tenants have spent of their budgets."""
+        return self.path / "budgets.db"
+
     def router(self, digest: str) -> Path:
         """A published router, by its digest."""
         return self.path / "routers" / f"{digest}.npz"

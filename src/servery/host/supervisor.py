@@ -112,6 +112,7 @@ class Watched:
         self._life = 0
         self._hurried = False
         self._answered = False  # in this life
+        self._meant_for_later = 0  # a signal
         self.killed = False  # because it didn't stop in time
 
     def start(self) -> None:
@@ -201,12 +202,23 @@ class Watched:
         while received := await _receive(loop, line):
             *words, rest = (rest + received).split(b"\n")
             for word in words:
-                self._answered = self._answered or word == b"ready"
+                if word == b"ready":
+                    self._answered = True
+                    number, self._meant_for_later = self._meant_for_later, 0
+                    if number:
+                        self.signal(number)
                 self._said(self.child.name, word.decode(errors="replace"))
 
     def signal(self, number: int) -> None:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(number)
+
+    def signal_when_ready(self, number: int) -> None:
+        """Send a signal that would end it if it came before it is ready."""
+        if self._answered:
+            self.signal(number)
+        else:
+            self._meant_for_later = number
 
     async def stop(self) -> None:
         """End its lifeline, then SIGKILL when the limit has passed."""
@@ -280,7 +292,7 @@ class Supervisor:
     def _pass_on(self, number: int, name: str) -> None:
         for watched in self._watched.values():
             if watched.child.name == name:
-                watched.signal(number)
+                watched.signal_when_ready(number)
 
     async def run(self) -> bool:
         """Until SIGTERM or SIGINT; a second one tells the children to stop now. Whether they could stop in order."""

@@ -386,6 +386,28 @@ class Limits(Declared, frozen=True):
     concurrency_per_worker: (
         Annotated[Count, Meta(description="requests of this tenant in flight in one worker")] | None
     ) = None
+    usd_per_request: (
+        Annotated[
+            Positive, Meta(description="dollars that one request to a language route may cost, over all its attempts")
+        ]
+        | None
+    ) = None
+    usd_per_day: Annotated[Positive, Meta(description="dollars a day; days begin at 0:00 UTC")] | None = None
+    usd_per_month: Annotated[Positive, Meta(description="dollars a month; months begin at 0:00 UTC")] | None = None
+    tokens_per_minute: (
+        Annotated[Count, Meta(description="tokens of language models, read and written, in one minute of the clock")]
+        | None
+    ) = None
+    when_spent: Annotated[
+        Literal["refuse", "cheaper"],
+        Meta(
+            description="where a budget doesn't hold what a call may cost: `refuse` the request (429), or ask the other tiers, of which a cheaper one may fit"
+        ),
+    ] = "refuse"
+    mode: Annotated[
+        Literal["enforce", "observe"],
+        Meta(description="`observe`: dollars a day or month and tokens are counted, but refuse nobody"),
+    ] = "enforce"
 
 
 class Subscription(Declared, frozen=True):

@@ -59,6 +59,12 @@ class Reason(enum.Enum):
         Again.LATER,
         "The tenant has used its own requests_per_minute or concurrency.",
     )
+    BUDGET_SPENT = (
+        "budget_spent",
+        Fault.CALLER,
+        Again.LATER,
+        "A budget of the tenant, in dollars or tokens, doesn't hold what the call may cost.",
+    )
     NO_ROOM = ("no_room", Fault.PLATFORM, Again.LATER, "The worker, or the model's queue, is full.")
     WARMING = ("warming", Fault.PLATFORM, Again.LATER, "The model is loading or warming up.")
     SLEEPING = (
