@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from servery.control.loop import Controller
-from servery.host.asgi import Gone, Headers
+from servery.host.asgi import Headers, Way
 from servery.terms.change import Change
 from servery.terms.reasons import Reason, Refusal
 from servery.wire.status import HTTP_STATUS
@@ -73,8 +73,8 @@ class AdminFace:
     def quick_urls(self) -> Container[bytes]:
         return ()
 
-    async def quick(self, url: bytes, headers: Headers, body: bytes, gone: Gone) -> NoReturn:
-        raise AssertionError(f"there are no quick urls, but {url!r} with {len(headers)}, {len(body)}, {gone}")
+    async def quick(self, url: bytes, headers: Headers, body: bytes, way: Way) -> NoReturn:
+        raise AssertionError(f"there are no quick urls, but {url!r} with {len(headers)}, {len(body)}, {way}")
 
     def error(self, message: str) -> bytes:
         return msgspec.json.encode({"error": message})

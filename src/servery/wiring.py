@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Owned, OwnedText
     from servery.gateway.worker import Face, Worker
-    from servery.host.asgi import HttpServer
+    from servery.host.http import HttpServer
     from servery.host.rpc import GrpcServer
     from servery.routing.router_file import Router
     from servery.targets.in_process import InProcess, Runtime
@@ -227,7 +227,7 @@ def _http_server(
     from servery.gateway.body import Inflow
     from servery.gateway.http import HttpFace
     from servery.gateway.openai import OpenAiFace
-    from servery.host.asgi import HttpServer
+    from servery.host.http import HttpServer
 
     inflow = Inflow(server)
     text = OpenAiFace(pipeline, inflow, pipeline.clock.wall_ns() // 10**9)
@@ -261,13 +261,15 @@ def _target(
 
 def _text_target(model: Model, version: Version, clock: Clock, dice: Dice) -> OwnedText:
     """How a worker asks a language model."""
+    from servery.targets.endpoints import Endpoint
     from servery.targets.heuristic import HeuristicTarget
     from servery.targets.openai import OpenAiTarget
+    from servery.terms.placement import asked_at
 
     if model.runtime == "heuristic":
         return HeuristicTarget(model, version, clock, dice)
-    secret = os.environ.get(model.credentials.env, "") if model.credentials is not None else ""
-    return OpenAiTarget(model, version, secret, clock)
+    endpoints = [Endpoint(url, os.environ.get(name, "") if name else "") for url, name in asked_at(model)]
+    return OpenAiTarget(model, version, endpoints, clock, dice)
 
 
 def runtime_of(model: Model, version: Version) -> Runtime:
@@ -321,8 +323,8 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     """The controller: the admin API, and the one who publishes."""
     from servery.control.apply import read_snapshot, write_whole
     from servery.control.loop import Again, Controller
-    from servery.host.asgi import HttpServer
     from servery.host.channel import listen_at
+    from servery.host.http import HttpServer
     from servery.web import AdminFace
 
     start_logs("controller")
@@ -360,8 +362,8 @@ def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
     """A Replica: one Version on a socket of its own, for all workers of this machine."""
     import uvloop
 
-    from servery.host.asgi import HttpServer
     from servery.host.channel import listen_at
+    from servery.host.http import HttpServer
     from servery.host.memory import limit_data, resident_bytes
     from servery.replica.app import ReplicaApp
     from servery.replica.life import Life

@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from server import post, split_replies
-from servery.host.asgi import Gone, Headers, HttpServer, Response
+from servery.host.asgi import Headers, Response, Way
+from servery.host.http import HttpServer
 from servery.host.supervisor import listen
 
 URL = "/quick"
@@ -30,7 +31,7 @@ class Failing:
     def quick_urls(self) -> set[bytes]:
         return {URL.encode()}
 
-    async def quick(self, url: bytes, headers: Headers, body: bytes, gone: Gone) -> Response | None:
+    async def quick(self, url: bytes, headers: Headers, body: bytes, way: Way) -> Response | None:
         if self._waits:
             await asyncio.sleep(0)
         raise RuntimeError("a bug")
@@ -69,7 +70,7 @@ class Stuck(Failing):
         super().__init__(waits=True)
         self.asked = asyncio.Event()
 
-    async def quick(self, url: bytes, headers: Headers, body: bytes, gone: Gone) -> Response | None:
+    async def quick(self, url: bytes, headers: Headers, body: bytes, way: Way) -> Response | None:
         self.asked.set()
         await asyncio.get_running_loop().create_future()
         return None

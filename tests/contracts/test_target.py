@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from servery.gateway.serving import Owned
-from servery.host.asgi import HttpServer
 from servery.host.channel import listen_at
 from servery.host.clock import Clock
+from servery.host.http import HttpServer
 from servery.replica.app import ReplicaApp
 from servery.replica.life import Life
 from servery.replica.running import Running

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from servery.control.declare import Declared, declare
 from servery.control.places import at, parent
-from servery.terms.manifest import Accept, Manifest
+from servery.terms.manifest import Manifest
+from servery.terms.routes import Accept
 
 GOOD = """\
 servery: 1

@@ -59,7 +59,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
         ("[0.2, 0.6]", "[0.2]", "routes.assistant.policy.thresholds", "need 2 thresholds, not 1"),
         (", thresholds: [0.2, 0.6]", "", "routes.assistant.policy.thresholds", "[0.33, 0.67]"),
         ("thresholds: [0.2, 0.6]", "router: r.npz", "routes.assistant.policy.router", "3 tiers"),
-        ("complexity, thresholds: [0.2, 0.6]", "cascade", "routes.assistant.policy.kind", "answer in text"),
+        ("complexity, thresholds: [0.2, 0.6]", "cascade", "routes.assistant.tiers[0]", "no answer would reach the next tier"),
         ("kind: complexity", "kind: fixed", "routes.assistant.policy.thresholds", "does nothing"),
         ("lacks: [images]", "lacks: [wings]", "models.big.lacks[0]", "images"),
         ("serves: gpt-4o-mini", "credentials: {env: NOT SET}", "models.small.credentials.env", "text"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servery.routing.next import Decision, Facts, Kind, Plan, Refuse, Settle, Step, Tried, Try, next  # noqa: A004
+from servery.routing.next import Decision, Facts, Kind, Plan, Refuse, Settle, Step, Tried, Try, Wait, next  # noqa: A004
 from servery.terms.reasons import Reason
 from servery.terms.record import Role
 
@@ -242,6 +242,7 @@ class World:
     def run(self) -> Settle | Refuse:
         for _ in range(len(self.plan.steps) + 1):
             decision = next(self.plan, self.tried, self.facts, self.now)
+            assert not isinstance(decision, Wait)
             if not isinstance(decision, Try):
                 return decision
             assert self.now < self.facts.deadline_ns
@@ -252,7 +253,12 @@ class World:
         """The rows whose answer from Attempt `at` was less sure than wanted."""
         tried = self.tried[at]
         accept = self.plan.steps[tried.step].accept
-        if self.plan.kind is not Kind.CASCADE or accept is None or tried.failure or tried.confidences is None:
+        if (
+            self.plan.kind not in (Kind.CASCADE, Kind.COMPLEXITY)
+            or accept is None
+            or tried.failure
+            or tried.confidences is None
+        ):
             return set()
         return {row for row, sure in zip(self.sent(at), tried.confidences, strict=True) if not sure >= accept}
 
@@ -362,7 +368,7 @@ def test_degraded_only_when_a_row_wanted_more(ran: tuple[World, Settle | Refuse]
 @given(worlds())
 def test_only_a_cascade_splits(ran: tuple[World, Settle | Refuse]) -> None:
     world, end = ran
-    if world.plan.kind is not Kind.CASCADE:
+    if world.plan.kind not in (Kind.CASCADE, Kind.COMPLEXITY):
         assert all(attempt.rows is None for attempt in world.tries)
         assert isinstance(end, Refuse) or len(set(end.by_row or ())) <= 1
 
@@ -370,5 +376,5 @@ def test_only_a_cascade_splits(ran: tuple[World, Settle | Refuse]) -> None:
 @given(plans(), st.lists(st.just(math.nan), min_size=1, max_size=4))
 def test_nan_never_passes_a_threshold(plan: Plan, sure: list[float]) -> None:
     decision = next(plan, [Tried(0, None, None, sure)], Facts(len(sure), 10), 0)
-    if plan.kind is Kind.CASCADE and plan.steps[0].accept is not None and len(plan.steps) > 1:
+    if plan.kind in (Kind.CASCADE, Kind.COMPLEXITY) and plan.steps[0].accept is not None and len(plan.steps) > 1:
         assert decision == Try(1, None, Role.SERVE)

@@ -12,9 +12,9 @@ from servery.cli.records import parse_span
 from servery.store.ledger import Chunk
 from servery.telemetry.report import Question, Report, make_report
 from servery.telemetry.tally import By, same
-from servery.terms.manifest import Ceiling, Route, Slo, Tier
 from servery.terms.money import NS_PER_HOUR, busy_price
 from servery.terms.record import Feedback, Outcome, Record, Summary, Uptime
+from servery.terms.routes import Ceiling, Route, Slo, Tier
 
 HOUR = NS_PER_HOUR
 DIGITS = Route(

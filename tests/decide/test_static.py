@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servery.routing.static import By, Pick, compiled, pick
-from servery.terms.manifest import Policy
 from servery.terms.request import Scalar
+from servery.terms.routes import Policy
 
 STEPS = {"cheap": 0, "mid": 1, "premium": 2}
 CHOOSE = {"gold": "premium", "silver": "mid", "true": "premium", "3": "mid", "0.5": "mid"}

@@ -41,6 +41,7 @@ def asked(vendor: FakeVendor, serves: str, **more: Any) -> dict[str, Any]:
 
 
 def route(*models: str, **more: Any) -> dict[str, Any]:
+    more["policy"] = {"retries": 0, **more.get("policy", {})}
     return {"tiers": [{"name": f"t-{model}", "model": model} for model in models], **more}
 
 

@@ -16,7 +16,8 @@ from servery.host.clock import Clock
 from servery.store.ledger import Cursor, Ledger
 from servery.telemetry.report import Report
 from servery.terms.change import Snapshot
-from servery.terms.manifest import Manifest, Model, Route, Slo, Tier
+from servery.terms.manifest import Manifest, Model
+from servery.terms.routes import Route, Slo, Tier
 
 ROUTE = Route(tiers=(Tier("cheap", "digits-cheap"), Tier("mid", "digits-mid")), slo=Slo(p50_ms=0.1))
 

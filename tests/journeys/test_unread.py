@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from server import post, read_all, split_replies
-from servery.host.asgi import Gone, Headers, HttpServer, Response
+from servery.host.asgi import Headers, Response, Way
+from servery.host.http import HttpServer
 
 LARGE = bytes(50 << 20)
 
@@ -28,7 +29,7 @@ class Generous:
     def quick_urls(self) -> Container[bytes]:
         return (b"/quick", b"/small")
 
-    async def quick(self, url: bytes, headers: Headers, body: bytes, gone: Gone) -> Response | None:
+    async def quick(self, url: bytes, headers: Headers, body: bytes, way: Way) -> Response | None:
         answer = b"{}" if url == b"/small" else LARGE
         return Response(200, b"content-length: %d\r\n" % len(answer), [answer])
 

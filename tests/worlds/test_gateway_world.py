@@ -20,23 +20,12 @@ from servery.host.clock import Dice
 from servery.host.eager import eagerly
 from servery.store.inflight import InFlight
 from servery.terms.change import Served, Snapshot
-from servery.terms.manifest import (
-    Accept,
-    Confidence,
-    Key,
-    Limits,
-    Manifest,
-    Model,
-    Policy,
-    Prediction,
-    Route,
-    Tenant,
-    Tier,
-)
+from servery.terms.manifest import Confidence, Key, Limits, Manifest, Model, Prediction, Tenant
 from servery.terms.money import busy_price
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import AnyLine, Attempt, Outcome, Record
 from servery.terms.request import Answer, Caller, Inference, Tensor, Wanted
+from servery.terms.routes import Accept, Policy, Route, Tier
 from servery.terms.server import Server
 from worlds.virtual import EPOCH_NS, MS, SIGNATURE, Fate, VirtualLoop, WorldTarget
 

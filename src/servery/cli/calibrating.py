@@ -18,7 +18,8 @@ from servery.learning.examples import Examples, Unusable, read_examples
 from servery.learning.measure import Asked, Measured, measure
 from servery.learning.thresholds import Range, Sample, Thresholds, Wanted
 from servery.terms.change import Served, Version
-from servery.terms.manifest import Manifest, Model, Route, Tier
+from servery.terms.manifest import Manifest, Model
+from servery.terms.routes import Route, Tier
 from servery.terms.tensors import Signature
 from servery.wiring import runtime_of
 

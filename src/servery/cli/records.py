@@ -18,8 +18,8 @@ from servery.host.settings import DataFolder
 from servery.store.ledger import Ledger, WrongLedger
 from servery.telemetry.report import Line, Question, Report, make_report
 from servery.telemetry.tally import By
-from servery.terms.manifest import Route
 from servery.terms.money import to_usd
+from servery.terms.routes import Route
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _CSV_COLUMNS = (

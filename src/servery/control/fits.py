@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from servery.control.places import Places, at, did_you_mean
 from servery.terms.change import Problem, Served
-from servery.terms.manifest import Confidence, Model, Route
+from servery.terms.manifest import Confidence, Model
+from servery.terms.routes import Route
 from servery.terms.tensors import Signature, TensorSpec
 
 _FLOATS = ("FP16", "FP32", "FP64")

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 from servery.control.places import Places, at
 from servery.terms.change import Problem, Served
-from servery.terms.manifest import Manifest, Model, Route
+from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import speaks
+from servery.terms.routes import Route
 
 _OF_TOKENS = "usd_per_1m_"
 
@@ -45,9 +46,10 @@ def check_language_route(manifest: Manifest, route: Route, where: str, places: P
         others = ", ".join(f"`{name}`" for name in models if name not in in_text)
         message = f"`{in_text[0]}` answers in text, but {others} in tensors: callers could not use both"
         yield places.problem(at(where, "tiers"), message, "make two routes of them")
-    if in_text and policy.kind == "cascade":
-        message = "a cascade goes row by row, by the confidence of tensors; these models answer in text"
-        yield places.problem(at(here, "kind"), message, "write `kind: complexity`, or `fixed` with a fallback")
+    yield from _checks(manifest, route, bool(in_text), where, places)
+    for key in ("hedge", "hold_tokens"):
+        if not in_text and getattr(policy, key):
+            yield places.problem(at(here, key), f"`{key}` does nothing for models that take tensors", "remove it")
     if policy.kind != "complexity":
         for key in ("thresholds", "router"):
             if getattr(policy, key):
@@ -58,6 +60,31 @@ def check_language_route(manifest: Manifest, route: Route, where: str, places: P
         message = "`complexity` scores a prompt's text, but these models take tensors"
         yield places.problem(at(here, "kind"), message, "write `kind: cascade`, which goes on by confidence")
     yield from _thresholds(route, here, places)
+
+
+def _checks(manifest: Manifest, route: Route, in_text: bool, where: str, places: Places) -> Iterator[Problem]:
+    """How tiers say whether their own answer is good enough."""
+    for index, tier in enumerate(route.tiers):
+        here, accept, last = at(where, "tiers", index), tier.accept, index == len(route.tiers) - 1
+        if not in_text:
+            if accept is not None and accept.check is not None:
+                message = f"the check `{accept.check}` looks at text, but this route takes tensors"
+                yield places.problem(at(here, "accept", "check"), message, "remove it: rows go on by their confidence")
+            continue
+        if accept is None:
+            if route.policy.kind == "cascade" and not last:
+                message = f"the tier {tier.name!r} of a cascade has no `accept`, so no answer would reach the next tier"
+                fix = "add for instance `accept: {check: logprob, confidence: 0.8}`"
+                yield places.problem(here, message, fix)
+            continue
+        if accept.check is None:
+            message = "nothing says how sure an answer in text is"
+            fix = "add `check: logprob`, `margin`, `agreement` or `json_schema`"
+            yield places.problem(at(here, "accept"), message, fix)
+        model = manifest.models.get(tier.model)
+        if accept.check in ("logprob", "margin") and model is not None and "logprobs" in model.lacks:
+            message = f"the model {tier.model!r} lacks logprobs, by which this check goes"
+            yield places.problem(at(here, "accept", "check"), message, "write another check, such as `agreement`")
 
 
 def _thresholds(route: Route, here: str, places: Places) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ _KEYS = {
     "inputs": ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", {"python"}),
     "outputs": ("outputs: [{name: y, datatype: FP32, shape: [-1]}]", {"python"}),
     "endpoint": ("endpoint: https://llm.example.com/v1", {"openai"}),
+    "endpoints": ("", set[str]()),
     "replies": ("replies: [{pattern: opening hours, reply: We open at nine.}]", {"heuristic"}),
     "serves": ("", set[str]()),
     "credentials": ("", set[str]()),
@@ -30,7 +31,9 @@ _USES = {
     "onnx": frozenset({"device"}),
     "python": frozenset({"class", "inputs", "outputs"}),
     "sklearn": frozenset({"inputs", "outputs", "trusted"}),
-    "openai": frozenset({"endpoint", "serves", "credentials", "context_window", "lacks", "first_token_ms"}),
+    "openai": frozenset(
+        {"endpoint", "endpoints", "serves", "credentials", "context_window", "lacks", "first_token_ms"}
+    ),
     "heuristic": frozenset({"replies"}),
 }
 # What says how an artifact is kept and run: a language model has none.
@@ -47,13 +50,16 @@ def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
     where = at("models", name)
     written = {key: _is_written(model, key) for key in _KEYS}
     for key, (example, needed) in _KEYS.items():
-        if not written[key] and model.runtime in needed:
+        if not written[key] and model.runtime in needed and not (key == "endpoint" and written["endpoints"]):
             message = f"a model of the runtime `{model.runtime}` doesn't say its `{key}` by itself"
             yield places.problem(where, message, f"add for instance `{example}`")
         elif written[key] and key not in _USES[model.runtime]:
             others = ", ".join(f"`{runtime}`" for runtime, uses in _USES.items() if key in uses)
             message = f"`{key}` does nothing for the runtime `{model.runtime}`"
             yield places.problem(at(where, key), message, f"remove it; it is for {others}")
+    if written["endpoint"] and written["endpoints"]:
+        message = "`endpoint` and `endpoints` are both there"
+        yield places.problem(at(where, "endpoint"), message, "write one of them")
     if speaks(model):
         for key in sorted(_OF_ARTIFACTS):
             if _is_written(model, key):

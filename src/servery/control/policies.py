@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from servery.control.places import Places, at, did_you_mean
 from servery.terms.change import Problem
-from servery.terms.manifest import Manifest, Policy, Route
+from servery.terms.manifest import Manifest
+from servery.terms.routes import Policy, Route
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what RFC 9110 lets a header be called
 # Secrets must not be written into a manifest; the others mean something to the protocols already.

@@ -17,7 +17,7 @@ from servery.runtimes.code import PLATFORM, code_digest, read_code
 from servery.runtimes.skops_file import read_skops
 from servery.terms.change import Pinned, Problem, Served, Severity, Version
 from servery.terms.manifest import DeclaredTensor, Manifest, Model
-from servery.terms.placement import speaks
+from servery.terms.placement import asked_at, speaks
 from servery.terms.tensors import Signature, TensorSpec
 from servery.terms.text import TokenPrice
 
@@ -72,15 +72,18 @@ def _routers(manifest: Manifest, folder: Path, places: Places, problems: list[Pr
 
 def _spoken(name: str, model: Model, places: Places, problems: list[Problem]) -> Version:
     """The one Version of a language model: what we ask, and whom."""
-    asked = {"runtime": model.runtime, "endpoint": model.endpoint, "serves": model.serves or name}
+    urls = [url for url, _ in asked_at(model)]
+    asked = {"runtime": model.runtime, "endpoints": urls, "serves": model.serves or name}
     content = msgspec.json.encode({**asked, "replies": model.replies}, order="sorted")
     problem = ""
-    if model.credentials is not None and not os.environ.get(model.credentials.env):
-        problem = f"the environment variable {model.credentials.env}, which holds its credentials, is not set"
-        where = at("models", name, "credentials", "env")
+    missing = {secret for _, secret in asked_at(model) if secret and not os.environ.get(secret)}
+    for secret in sorted(missing):
+        problem = f"the environment variable {secret}, which holds its credentials, is not set"
+        own = model.credentials is not None and model.credentials.env == secret
+        where = at("models", name, "credentials", "env") if own else at("models", name, "endpoints")
         problems.append(places.problem(where, problem, "set it where Servery starts", Severity.UNAVAILABLE))
     price = TokenPrice() if model.runtime == "heuristic" else token_price(name, model)
-    return Version(name, "1", hashlib.sha256(content).hexdigest(), model.endpoint, problem=problem, price=price)
+    return Version(name, "1", hashlib.sha256(content).hexdigest(), " ".join(urls), problem=problem, price=price)
 
 
 def read_version(name: str, model: Model, number: int, path: Path) -> Version:

@@ -13,9 +13,10 @@ from servery.control.needs import check_needs
 from servery.control.places import Places, at, did_you_mean
 from servery.control.policies import check_policy
 from servery.terms.change import Problem, Served
-from servery.terms.manifest import Manifest, Model, Route, Tier
+from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import speaks
 from servery.terms.residency import may_flow
+from servery.terms.routes import Route, Tier
 
 
 def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -> tuple[Problem, ...]:
@@ -110,14 +111,14 @@ def _tiers(
             message = f"two tiers are called {tier.name!r} (tiers {first[tier.name]} and {index})"
             yield places.problem(at(here, "name"), message, "give each tier of a route its own name")
         yield from _points_at(manifest, models, tier, here, places)
-        if tier.accept is not None and not cascade:
+        speaking = tier.model in manifest.models and speaks(manifest.models[tier.model])
+        if tier.accept is not None and not cascade and not (speaking and route.policy.kind == "complexity"):
             message = (
                 f"`accept` does nothing under the policy `{route.policy.kind}`: the tier it picks answers every row"
             )
             yield places.problem(
                 at(here, "accept"), message, "write `policy: {kind: cascade}` in the route, or remove `accept`"
             )
-        speaking = tier.model in manifest.models and speaks(manifest.models[tier.model])
         if cascade and index < len(route.tiers) - 1 and not speaking:
             yield from _can_pass_on(manifest, tier, here, places)
         if tier.accept is not None and tier.accept.range is not None:

@@ -12,7 +12,7 @@ import msgspec
 from servery.host.supervisor import Child, Watch
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model, Versions
-from servery.terms.placement import replicas_of
+from servery.terms.placement import asked_at, replicas_of
 
 _STOP_S = 15.0  # beside the limit for what is in flight
 
@@ -58,7 +58,7 @@ def children(
     """A Child for each Replica of each Version of a Snapshot; OSError. `command` starts one from its settings' file."""
     drain = snapshot.manifest.server.drain
     secrets = tuple(
-        sorted({model.credentials.env for model in snapshot.manifest.models.values() if model.credentials is not None})
+        sorted({name for model in snapshot.manifest.models.values() for _, name in asked_at(model) if name})
     )
     for name, model in snapshot.manifest.models.items():
         served = snapshot.models[name]

@@ -1,4 +1,4 @@
-"""Receive, first half: a request's body off its socket, within bounds (host.asgi bounds the time)."""
+"""Receive, first half: a request's body off its socket, within bounds (host.http bounds the time)."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from servery.quota.budgets import NS, RENEW_NS, Account, Granted, Ledger, Purse,
 from servery.terms.manifest import Limits
 from servery.terms.money import from_usd, to_usd
 from servery.terms.reasons import Reason, Refusal
+from servery.terms.text import Tokens
 
 log = logging.getLogger("servery.worker")
 
@@ -44,6 +45,13 @@ class Budget:
     def _opened(self) -> _Open:
         window = window_of(self._span, self._budgets.clock.wall_ns())
         return _Open(Account(f"{self._name}/{window.name}", self._limit, window.ends_ns), Purse())
+
+    def take(self, amount: int) -> Purse | None:
+        """The purse that `amount` was put aside in, where this worker's slice holds it."""
+        if self._budgets.clock.wall_ns() >= self._now.account.ends_ns:
+            return None
+        purse = self._now.purse
+        return purse if purse.reserve(amount) else None
 
     async def reserve(self, amount: int, until_ns: int) -> Purse | None:
         """The purse that `amount` was put aside in; None where it isn't to be had. With 0, some must be left.
@@ -144,6 +152,21 @@ class Allowance:
         self.parts = [Budget(tenant, span, False, from_usd(usd), budgets) for span, usd in dollars if usd is not None]
         if limits.tokens_per_minute is not None:
             self.parts.append(Budget(tenant, Span.MINUTE, True, limits.tokens_per_minute, budgets))
+
+    def take(self, pico_usd: int, tokens: Tokens) -> Paid | None:
+        """Put aside what a call may cost, where this worker's slices hold it; else None, and nothing is."""
+        parts: list[tuple[Budget, Purse, int]] = []
+        for budget in self.parts:
+            amount = tokens.total if budget.of_tokens else pico_usd
+            if not amount:
+                continue
+            purse = budget.take(amount)
+            if purse is None:
+                for _, held, aside in parts:
+                    held.settle(aside, 0)
+                return None
+            parts.append((budget, purse, amount))
+        return Paid(parts)
 
     async def reserve(self, pico_usd: int | None, tokens: int | None, until_ns: int) -> Paid:
         """Put aside what a call may cost, in all budgets or in none; None is never short of anything. Refusal.

@@ -1,287 +1,283 @@
-"""Execute, for text: ask one language model after the other as routing says, up to the commit point of the answer.
+"""Execute, for text: perform what routing.next returns, and call it again, up to the commit point of the answer.
 
 Before it the caller has been sent nothing, not even a status, so a refusal, a cut, a bad chunk, an error in the
-stream or a slow first token is another tier's turn. It is the first chunk that says something. After it the answer can
-only go on, or end in an error that the caller sees.
+stream or a slow first token is another's turn. It is the first chunk that says something, or for an answer that is
+checked its acceptance. After it the answer can only go on, or end in an error that the caller sees.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
-
-import msgspec
 
 from servery.gateway.admit import Left
-from servery.gateway.budgets import Allowance, Paid
-from servery.gateway.texts import Exchange, Speaker, TextEntry, TextTier
-from servery.gateway.trail import Made, Trail
+from servery.gateway.budgets import Allowance
+from servery.gateway.call import Call
+from servery.gateway.fit import Moment, facts_of
+from servery.gateway.texts import Speaker, TextEntry
+from servery.gateway.trail import Trail
 from servery.host.clock import Clock
 from servery.routing import next as routing
-from servery.routing.next import Facts, Refuse, Tried, Try
-from servery.routing.static import By, pick
+from servery.routing.checks import agreement
+from servery.routing.next import Decision, Facts, Refuse, Settle, Try, Wait
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.request import Called
-from servery.terms.text import Form, Prompt, Tokens
+from servery.terms.record import Role
+from servery.terms.text import Form, Prompt
 
 log = logging.getLogger("servery.gateway")
 
-_NOTHING_CLOSED: frozenset[int] = frozenset()
+NS = 1_000_000_000
 # Failures that would be the same in every tier.
 _FINAL = (Reason.INVALID_REQUEST,)
-# What the log needn't tell: it is the prompt's doing.
-_NOT_WORTH_A_LINE = (Reason.INVALID_REQUEST, Reason.NOT_CAPABLE)
+# What the log needn't tell: it is the prompt's doing, or the tenant's.
+_NOT_WORTH_A_LINE = (Reason.INVALID_REQUEST, Reason.NOT_CAPABLE, Reason.BUDGET_SPENT)
 
 
-class Talk(msgspec.Struct, frozen=True):
-    """One Request in text, while it is answered."""
+class Conversation:
+    """One Request in text, while it is answered. `until_ns` is its deadline (steady)."""
 
-    prompt: Prompt
-    entry: TextEntry
-    facts: Facts
-    trail: Trail
-    clock: Clock
-    speaker: Speaker
-    gone: asyncio.Future[None]
-    allowance: Allowance | None
-    most_pico: int  # what the Request may cost in all; 0: anything
-
-
-async def converse(
-    prompt: Prompt,
-    entry: TextEntry,
-    trail: Trail,
-    clock: Clock,
-    speaker: Speaker,
-    until_ns: int,
-    allowance: Allowance | None,
-) -> None:
-    """Answer `prompt` by `until_ns` (steady). Raises Refusal when routing gives up, and Left when the caller does."""
-    caps = [cap for cap in (entry.max_pico, 0 if allowance is None else allowance.most_pico) if cap]
-    most_pico = min(caps, default=0)
-    facts = _facts(prompt, entry, trail, speaker, until_ns, most_pico)
-    decision = routing.next(entry.plan, (), facts, clock.steady_ns())
-    gone = asyncio.ensure_future(speaker.left())
-    talk = Talk(prompt, entry, facts, trail, clock, speaker, gone, allowance, most_pico)
-    tried: list[Tried] = []
-    failure: Refusal | None = None
-    try:
-        while isinstance(decision, Try):
-            failure = await _attempt(decision, talk)
-            if failure is not None and (speaker.begun or _is_final(failure, allowance)):
-                raise failure
-            tried.append(Tried(decision.step, None, None if failure is None else failure.reason))
-            decision = routing.next(entry.plan, tried, facts, clock.steady_ns())
-        if isinstance(decision, Refuse):
-            raise _refusal(decision.reason, entry, trail, failure)
-        trail.settled = decision
-        if prompt.stream:
-            await speaker.end()
-    finally:
-        gone.cancel()
-
-
-def _is_final(failure: Refusal, allowance: Allowance | None) -> bool:
-    """Whether no other tier is asked after this."""
-    if failure.reason is Reason.BUDGET_SPENT:
-        return allowance is not None and not allowance.cheaper
-    return failure.reason in _FINAL
-
-
-def _facts(prompt: Prompt, entry: TextEntry, trail: Trail, speaker: Speaker, until_ns: int, most_pico: int) -> Facts:
-    """What is so for this Request: who should be asked first, and who can't be."""
-    first = 0
-    if entry.scored is not None:
-        score = entry.scored.score(prompt.text)
-        first = sum(score > threshold for threshold in entry.scored.thresholds)
-        trail.why = f"complexity:{score:.4f}"
-    elif entry.static is not None:
-        static, said = entry.static, None
-        if static.by is By.SUBSCRIPTION:
-            said = trail.caller.subscription
-        elif static.by is By.HEADER:
-            said = speaker.header(static.name)
-        elif static.name in prompt.fields:
-            said = _scalar(prompt.fields[static.name])
-        picked = pick(static, said)
-        first, trail.why = picked.step, picked.why
-    closed = entry.closed.get(trail.caller.tenant, _NOTHING_CLOSED)
-    unfit = {step: why for step, tier in enumerate(entry.tiers) if (why := _unfit(prompt, tier, most_pico))}
-    if unfit:
-        skipped = ",".join(f"{entry.tiers[step].name}:{why}" for step, why in unfit.items())
-        trail.why = f"{trail.why} without {skipped}".strip()
-        if not set(range(len(entry.tiers))) - closed - set(unfit):
-            told = "; ".join(f"'{entry.tiers[step].name}': {_UNFIT[why]}" for step, why in unfit.items())
-            raise Refusal(Reason.NOT_CAPABLE, f"no tier of '{entry.name}' can answer this: {told}")
-        closed = closed | unfit.keys()
-    return Facts(1, until_ns, closed, first)
-
-
-_UNFIT = {
-    "tools": "it can't call tools",
-    "images": "it can't see images",
-    "json_schema": "it can't keep to a JSON schema",
-    "logprobs": "it gives no log-probabilities",
-    "context": "the prompt and its answer would be too long for it",
-    "cost": "it would cost more than max_usd_per_inference, or the tenant's usd_per_request",
-}
-
-
-def _unfit(prompt: Prompt, tier: TextTier, max_pico: int) -> str:
-    """Why a tier can't be asked, a key of _UNFIT; "" where it can."""
-    missing = prompt.needs & tier.lacks
-    if missing:
-        return min(missing)
-    if tier.window or max_pico:
-        forecast = tier.target.forecast(prompt)
-        if tier.window and forecast.input + prompt.most > tier.window:
-            return "context"
-        if max_pico and tier.target.price.of(forecast) > max_pico:
-            return "cost"
-    return ""
-
-
-def _scalar(raw: msgspec.Raw) -> bool | int | float | str | None:
-    try:
-        return msgspec.json.decode(raw, type=bool | int | float | str)
-    except msgspec.DecodeError:
-        return None
-
-
-async def _attempt(decision: Try, talk: Talk) -> Refusal | None:
-    """Ask one tier; why it failed, if it did. Left."""
-    tier, trail, clock = talk.entry.tiers[decision.step], talk.trail, talk.clock
-    started_ns = clock.steady_ns()
-    forecast = tier.target.forecast(talk.prompt)
-    price = tier.target.price.of(forecast)
-    exchange: Exchange | None = None
-    paid: Paid | None = None
-    call = _Call(talk, tier, started_ns)
-    failure: Refusal | None = None
-    left = False
-    try:
-        paid = await _pay(talk, price, forecast)
-        trail.tries(decision.role, tier, 1, started_ns, price)
-        exchange = tier.target.open(talk.prompt)
-        await call.run(exchange)
-    except Refusal as refusal:
-        failure = refusal
-    except TimeoutError:
-        left = talk.gone.done()
-        failure = call.late()
-    except (Left, asyncio.CancelledError):
-        left = True
-        raise
-    finally:
-        busy_ns = clock.steady_ns() - started_ns
-        called = _called(exchange, tier, busy_ns, call.first_ns, "" if failure is None else failure.reason.word)
-        trail.made.append(Made(decision.role, tier, 1, called, left=left))
-        if paid is not None:
-            tokens = called.tokens
-            paid.settle(called.pico_usd, 0 if tokens is None else tokens.input + tokens.output)
-    if left:
-        raise Left
-    if failure is not None and exchange is not None and failure.reason not in _NOT_WORTH_A_LINE:
-        log.warning("record %s: %s: %s: %s", trail.id.hex(), tier.model, failure.reason.word, failure.message)
-    return failure
-
-
-async def _pay(talk: Talk, price: int, forecast: Tokens) -> Paid | None:
-    """Put aside what a call may cost. Refusal."""
-    spent = sum(made.called.pico_usd for made in talk.trail.made)
-    if talk.most_pico and spent and spent + price > talk.most_pico:
-        message = "what was tried has cost so much that another call would exceed what this request may cost"
-        raise Refusal(Reason.BUDGET_SPENT, message)
-    if talk.allowance is None:
-        return None
-    tokens = forecast.input + forecast.output
-    return await talk.allowance.reserve(price or None, tokens or None, talk.facts.deadline_ns)
-
-
-class _Call:
-    """One call while its pieces come in."""
-
-    def __init__(self, talk: Talk, tier: TextTier, started_ns: int) -> None:
-        self.first_ns = 0
-        self._talk = talk
-        self._tier = tier
-        self._started_ns = started_ns
-        self._slow = False
-
-    async def run(self, exchange: Exchange) -> None:
-        """Take the answer to the caller. TimeoutError at the deadline, before it where the first token is late, and when
-        the caller leaves.
-        """
-        talk = self._talk
-        loop = asyncio.get_running_loop()
-        end = loop.time() + (talk.facts.deadline_ns - self._started_ns) / 1e9
-        first = loop.time() + self._tier.first_token_ns / 1e9
-        self._slow = self._tier.first_token_ns > 0 and first < end
-        async with asyncio.timeout_at(first if self._slow else end) as limit:
-
-            def leave(_: object) -> None:
-                limit.reschedule(loop.time())
-
-            talk.gone.add_done_callback(leave)
-            try:
-                async with aclosing(exchange.pieces()) as pieces:
-                    held: list[bytes] = []
-                    async for piece in pieces:
-                        if piece.said and not self.first_ns:
-                            self.first_ns = talk.clock.steady_ns() - self._started_ns
-                            self._slow = False
-                            if not talk.gone.done():
-                                limit.reschedule(end)
-                        if not talk.prompt.stream:
-                            talk.speaker.whole(talk.entry, self._tier, piece.data)
-                            continue
-                        if piece.data:
-                            held.append(piece.data)
-                        if held and (self.first_ns or talk.speaker.begun):
-                            await talk.speaker.say(talk.entry, self._tier, held)
-                            held = []
-                    if held:  # an answer without a word, but whole
-                        await talk.speaker.say(talk.entry, self._tier, held)
-            finally:
-                talk.gone.remove_done_callback(leave)
-
-    def late(self) -> Refusal:
-        """What it means that the time was up."""
-        if self._slow:
-            limit_ms = self._tier.first_token_ns / 1e6
-            return Refusal(Reason.UPSTREAM_SLOW, f"'{self._tier.model}' had said nothing after {limit_ms:g} ms")
-        allowed_ms = (self._talk.facts.deadline_ns - self._talk.trail.started_ns) / 1e6
-        return Refusal(Reason.DEADLINE_EXCEEDED, f"no whole answer within {allowed_ms:g} ms")
-
-
-def _called(exchange: Exchange | None, tier: TextTier, busy_ns: int, first_ns: int, failure: str) -> Called:
-    """What a call took and cost, by the vendor's count or, where it is silent, by ours."""
-    tokens = None if exchange is None else exchange.tokens
-    if exchange is None or tokens is None:
-        return Called({}, busy_ns, failure, first_ns=first_ns)
-    return Called(
-        {},
-        busy_ns,
-        failure,
-        estimated=not exchange.stated,
-        pico_usd=tier.target.price.of(tokens),
-        tokens=tokens,
-        first_ns=first_ns,
-        answered_as=exchange.answered_as,
+    __slots__ = (
+        "_bell",
+        "_calls",
+        "_facts",
+        "_gone",
+        "_late",
+        "_left",
+        "_loop",
+        "_most_pico",
+        "_speaking",
+        "_trail",
+        "allowance",
+        "clock",
+        "entry",
+        "prompt",
+        "speaker",
+        "until_ns",
     )
 
+    def __init__(
+        self,
+        prompt: Prompt,
+        entry: TextEntry,
+        trail: Trail,
+        clock: Clock,
+        speaker: Speaker,
+        until_ns: int,
+        allowance: Allowance | None,
+    ) -> None:
+        self.prompt = prompt
+        self.entry = entry
+        self.clock = clock
+        self.speaker = speaker
+        self.until_ns = until_ns
+        self.allowance = allowance
+        of_tenant = 0 if allowance is None else allowance.most_pico
+        self._most_pico = min(entry.max_pico or of_tenant, of_tenant or entry.max_pico)
+        self._trail = trail
+        self._facts = Facts(1, until_ns)
+        self._calls: list[Call] = []
+        self._speaking: Call | None = None
+        self._left = self._late = False
+        self._loop = asyncio.get_running_loop()
+        self._bell: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] | None = None
 
-def _refusal(reason: Reason, entry: TextEntry, trail: Trail, failure: Refusal | None) -> Refusal:
-    """Why there is no answer, in words for the caller."""
-    if failure is not None and failure.reason is reason:
-        return Refusal(reason, f"'{entry.name}' has no answer: {failure.message}", failure.retry_after_s)
-    if reason is Reason.NO_CANDIDATE:
-        message = f"no tier of '{entry.name}' may serve the tenant '{trail.caller.tenant}': its data may not flow there"
-        return Refusal(reason, message)
-    if reason is Reason.DEADLINE_EXCEEDED:
-        return Refusal(reason, "the deadline passed before the answer was ready")
-    return Refusal(reason, f"'{entry.name}' has no answer: {reason.meaning}")
+    async def answer(self, draw: float) -> None:
+        """Answer. Raises Refusal when routing gives up, and Left when the caller does."""
+        now_ns = self.clock.steady_ns()
+        moment = Moment(now_ns, self.until_ns, self._most_pico, draw)
+        self._facts = facts_of(self.prompt, self.entry, self._trail, self.speaker, moment)
+        decision = routing.next(self.entry.plan, (), self._facts, now_ns)
+        timer = self._loop.call_later((self.until_ns - now_ns) / NS, self._is_late)
+        gone = self._gone = asyncio.ensure_future(self.speaker.left())
+        gone.add_done_callback(self._has_left)
+        try:
+            while not isinstance(decision, Settle):
+                decision = await self._perform(decision)
+            await self._tell(decision)
+        finally:
+            timer.cancel()
+            gone.cancel()
+            for call in self._calls:
+                call.give_up(left=self._left, lost=not self._left)
+            self._trail.made = [call.made for call in self._calls if call.made is not None]
+
+    def may_speak(self, call: Call) -> bool:
+        """As of Talk. The others are given up."""
+        if self._speaking is None:
+            self._speaking = call
+            for other in self._calls:
+                if other is not call:
+                    other.give_up(lost=True)
+        return self._speaking is call
+
+    def ring(self, _: object = None) -> None:
+        """As of Talk."""
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    def _is_late(self) -> None:
+        self._late = True
+        allowed_ms = (self.until_ns - self._trail.started_ns) / 1e6
+        for call in self._calls:
+            call.give_up(Refusal(Reason.DEADLINE_EXCEEDED, f"no whole answer within {allowed_ms:g} ms"))
+        self.ring()
+
+    def _has_left(self, gone: asyncio.Future[None]) -> None:
+        if not gone.cancelled():
+            self._left = True
+            self.ring()
+
+    async def _perform(self, decision: Decision) -> Decision:
+        """Do what was decided, wait until something happens, and decide again. Refusal, Left."""
+        if isinstance(decision, Refuse):
+            raise self._refusal(decision.reason)
+        until_ns = self.until_ns
+        if isinstance(decision, Try):
+            if decision.at_ns > self.clock.steady_ns():
+                await self._something(decision.at_ns)
+                if self._late:
+                    return self._next()
+            self._begin(decision)
+            if self._facts.hedge_ns:
+                further = self._next()
+                until_ns = further.until_ns if isinstance(further, Wait) else until_ns
+        elif isinstance(decision, Wait):
+            until_ns = decision.until_ns
+        await self._something(until_ns)
+        return self._look() or self._next()
+
+    def _begin(self, decision: Try) -> None:
+        """One more call. Refusal where the Request may not cost so much."""
+        calls, trail = self._calls, self._trail
+        avoid = [call.exchange.asked for call in calls if call.step == decision.step and call.exchange is not None]
+        call = Call(self, decision.step, decision.role, avoid)
+        extra = call.tier.target.extra
+        if decision.role is Role.HEDGE:
+            extra.hedged(call.price)
+        elif decision.role is Role.RETRY:
+            extra.retried()
+        else:
+            extra.called(call.price)
+        before = calls[-1].made.called if calls and calls[-1].made is not None else None
+        ended = None if before is None else (before.busy_ns, before.failure, before.pico_usd)
+        calls.append(call)
+        if self._most_pico and len(calls) > 1:
+            spent = sum([one.price if one.made is None else one.made.called.pico_usd for one in calls])
+            if spent > self._most_pico:
+                message = "what was tried has cost so much that another call would exceed what this request may cost"
+                call.give_up(Refusal(Reason.BUDGET_SPENT, message))
+                self._loop.call_soon(self.ring)
+                return
+        trail.begins(len(calls) - 1, call.role, call.tier, 1, call.began_ns, ended, call.price)
+        call.start()
+
+    def _next(self) -> Decision:
+        calls = self._calls
+        facts, last = self._facts, calls[-1]
+        target = last.tier.target
+        now_ns = self.clock.steady_ns()
+        if self._late:  # a timer may be early by a part of a millisecond
+            now_ns = max(now_ns, self.until_ns)
+        if last.again and (not target.extra.may_retry or target.rest_ns(now_ns)):
+            last.again = False
+        decision = routing.next(self.entry.plan, [call.tried() for call in calls], facts, now_ns)
+        if isinstance(decision, Try) and decision.role is Role.HEDGE:
+            hedge = self.entry.hedge
+            if hedge is None or not target.extra.may_hedge(last.price, hedge.share):
+                return Wait(self.until_ns)
+        return decision
+
+    async def _something(self, until_ns: int) -> None:
+        """Wait until a call ends, or this moment. Left."""
+        if not self._left:
+            bell = self._bell = self._loop.create_future()
+            timer = None
+            if until_ns < self.until_ns:
+                timer = self._loop.call_later(max(until_ns - self.clock.steady_ns(), 0) / NS, self.ring)
+            try:
+                await bell
+            finally:
+                self._bell = None
+                if timer is not None:
+                    timer.cancel()
+        if self._left:
+            raise Left
+
+    def _look(self) -> Decision | None:
+        """Look at the calls that have ended: a failure that is final ends the Request. Refusal."""
+        for call in self._calls:
+            if not call.ended:
+                if call.task is not None and call.task.done():
+                    call.task.result()  # a bug of ours
+                continue
+            if call.looked or call.lost:
+                continue
+            call.looked = True
+            failure = call.failure
+            if failure is None:
+                self._weigh(call)
+                continue
+            if call.exchange is not None and failure.reason not in _NOT_WORTH_A_LINE:
+                record = self._trail.id.hex()
+                log.warning("record %s: %s: %s: %s", record, call.tier.model, failure.reason.word, failure.message)
+            if self._speaking is call:
+                raise failure
+            if self._is_final(failure):
+                settled = routing.settle([one.tried() for one in self._calls], self._facts)
+                if isinstance(settled, Settle):
+                    return settled
+                raise failure
+        return None
+
+    def _weigh(self, call: Call) -> None:
+        """How sure an answer is; one of two that were asked for the same beats the other."""
+        for other in self._calls:
+            if other is not call and not other.ended:
+                other.give_up(lost=True)
+        check = call.tier.check
+        if check is None or call.confidence is not None or self.entry.plan.steps[call.step].accept is None:
+            return
+        said = call.said
+        if check.twice:
+            if call.role is Role.CHECK and said is not None:
+                first = next(
+                    one for one in reversed(self._calls) if one.step == call.step and one.role is not Role.CHECK
+                )
+                call.confidence = 0.0 if first.said is None else agreement(first.said, said)
+        else:
+            call.confidence = 0.0 if said is None else check.score(self.prompt, said)
+
+    def _is_final(self, failure: Refusal) -> bool:
+        """Whether no other tier is asked after this."""
+        if failure.reason is Reason.BUDGET_SPENT:
+            return self.allowance is not None and not self.allowance.cheaper
+        return failure.reason in _FINAL
+
+    async def _tell(self, settled: Settle) -> None:
+        """Take the answer that stands to the caller, as far as it hasn't heard it."""
+        self._trail.settled = settled
+        call = self._calls[-1 if settled.by_row is None else settled.by_row[0]]
+        degraded = "" if settled.degraded is None else settled.degraded.word
+        if not self.prompt.stream:
+            self.speaker.whole(call.tier, call.body, degraded)
+            return
+        if call.held:
+            await self.speaker.say(call.tier, call.held, degraded)
+        await self.speaker.end()
+
+    def _refusal(self, reason: Reason) -> Refusal:
+        """Why there is no answer, in words for the caller."""
+        name = self.entry.name
+        failure = next((call.failure for call in reversed(self._calls) if call.failure is not None), None)
+        if failure is not None and failure.reason is reason:
+            return Refusal(reason, f"'{name}' has no answer: {failure.message}", failure.retry_after_s)
+        if reason is Reason.NO_CANDIDATE:
+            tenant = self._trail.caller.tenant
+            return Refusal(reason, f"no tier of '{name}' may serve the tenant '{tenant}': its data may not flow there")
+        if reason is Reason.DEADLINE_EXCEEDED:
+            return Refusal(reason, "the deadline passed before the answer was ready")
+        return Refusal(reason, f"'{name}' has no answer: {reason.meaning}")
 
 
 def find_text(entries: dict[str, TextEntry], called: str, form: Form, tensors: bool) -> TextEntry:

@@ -66,6 +66,7 @@ async def execute(
         decision = routing.next(entry.plan, tried, facts, clock.steady_ns())
     if isinstance(decision, Refuse):
         raise _refusal(decision.reason, entry, request, trail)
+    assert isinstance(decision, Settle), "there is nothing to wait for: one call at a time"
     trail.settled = decision
     return _answer(request, entry, trail, decision, wanted or entry.output_names)
 

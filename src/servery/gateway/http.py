@@ -14,23 +14,23 @@ import msgspec
 from servery import __version__
 from servery.gateway import openai
 from servery.gateway.admit import Left
-from servery.gateway.body import Inflow, Message, Receive
+from servery.gateway.body import Inflow, Receive
 from servery.gateway.feedback import take_feedback
 from servery.gateway.identify import presented_key
 from servery.gateway.pipeline import Pipeline, Reply, cut_short, find_entry
 from servery.gateway.receive import stated_timeout_ns
 from servery.gateway.repository import Repository, over_http
 from servery.gateway.table import Entry
-from servery.host.asgi import Gone, Headers, Response
+from servery.host.asgi import Gone, Headers, Response, Send, Way, send_response
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Caller, Inference
+from servery.terms.text import Form
 from servery.wire import absent, oip
 from servery.wire.coding import chosen, encoded
 from servery.wire.config import encode_config
 from servery.wire.repository import encode_statistics
 from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
 
-Send = Callable[[Message], Awaitable[None]]
 HeaderMap = dict[bytes, bytes]
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
@@ -159,21 +159,23 @@ class HttpFace:
         return oip.encode_error(message)
 
     def quick_urls(self) -> Container[bytes]:
-        """Infer calls that need no more parsing than a look at the Table."""
-        return self._pipeline.table.infer_paths
+        """Calls that need no more parsing than a look at the Table."""
+        return self._pipeline.table.quick_paths
 
-    async def quick(self, url: bytes, headers: Headers, body: bytes, gone: Gone) -> Response | None:
-        """Answer an infer call; None when the caller has left."""
+    async def quick(self, url: bytes, headers: Headers, body: bytes, way: Way) -> Response | None:
+        """Answer an infer call, or one in text; None when the caller has left, or has been sent a stream."""
         fields: HeaderMap = dict(headers)
         try:
-            named = self._pipeline.table.infer_paths.get(url)
+            named = self._pipeline.table.quick_paths.get(url)
+            if isinstance(named, Form):
+                return await self._text.quick(named, fields, body, way)
             if named is None:  # the Table was swapped while the body arrived
                 raise Refusal(Reason.NOT_FOUND, "this route or model was just removed")
             caller = self._pipeline.identify(_key(fields))
             if b"content-encoding" in fields:
-                ask = HttpAsk(*named, fields, b"", gone, functools.partial(self._inflow.decoded, fields, body))
+                ask = HttpAsk(*named, fields, b"", way.left, functools.partial(self._inflow.decoded, fields, body))
             else:
-                ask = HttpAsk(*named, fields, body, gone)
+                ask = HttpAsk(*named, fields, body, way.left)
             return await self._answer(caller, ask, fields)
         except Refusal as refusal:
             return _refused(refusal, _echo(fields))
@@ -201,11 +203,7 @@ class HttpFace:
             response = _refused(refusal, _echo(fields) + (_CLOSE if _may_be_unread(fields) else b""))
         if response is None:
             return
-        headers = [tuple(line.split(b": ", 1)) for line in response.head.split(b"\r\n")[:-1]]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        last = len(response.chunks) - 1
-        for at, chunk in enumerate(response.chunks):
-            await send({"type": "http.response.body", "body": chunk, "more_body": at != last})
+        await send_response(send, response)
 
     async def _route(self, scope: Any, fields: HeaderMap, receive: Receive, gone: Gone) -> Response | None:
         method, path = scope["method"], _segments(scope["raw_path"])

@@ -11,23 +11,25 @@ from typing import Any
 import msgspec
 
 from servery.gateway.admit import Left
-from servery.gateway.body import Inflow, Message, Receive
+from servery.gateway.body import Inflow, Receive
 from servery.gateway.identify import presented_key
 from servery.gateway.pipeline import Pipeline, Reply, cut_short
 from servery.gateway.receive import stated_timeout_ns
-from servery.gateway.texts import TextEntry, TextTier
-from servery.host.asgi import Gone
+from servery.gateway.texts import TextTier
+from servery.host.asgi import AsgiWay, Response, Send, Way, send_response
 from servery.terms.reasons import Reason, Refusal
+from servery.terms.request import Caller
 from servery.terms.text import Form, Prompt
 from servery.wire import openai as wire
 from servery.wire.sse import event
 from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
 
-Send = Callable[[Message], Awaitable[None]]
 Fields = dict[bytes, bytes]
-Headers = list[tuple[bytes, bytes]]
 
 PREFIX = b"/v1/"
+_JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b"
+_STREAM_HEAD = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
+_CLOSE = b"connection: close\r\n"
 _FORMS = {form.value: form for form in Form}
 # What keeps state with the vendor, or isn't text: Servery has nothing to answer with.
 _STATEFUL = ("responses", "assistants", "threads", "files", "batches", "uploads", "vector_stores", "fine_tuning", "images",
@@ -35,23 +37,45 @@ _STATEFUL = ("responses", "assistants", "threads", "files", "batches", "uploads"
 
 
 class OpenAiAsk:
-    """One request as HTTP carries it: what is asked, and the way of the answer back."""
+    """One request as HTTP carries it: what is asked, and the way of the answer back. `fetch` gets a body that isn't here."""
+
+    __slots__ = (
+        "_body",
+        "_fetch",
+        "_fields",
+        "_form",
+        "_way",
+        "answer",
+        "begun",
+        "degraded",
+        "echo",
+        "here",
+        "record_id",
+        "request_id",
+        "tier",
+        "traceparent",
+    )
 
     def __init__(
-        self, form: Form, fields: Fields, fetch: Callable[[], Awaitable[bytes]], gone: Gone, send: Send
+        self, form: Form, fields: Fields, body: bytes, way: Way, fetch: Callable[[], Awaitable[bytes]] | None = None
     ) -> None:
-        self.begun = self.here = False
-        self.request_id = fields.get(b"x-request-id", b"").decode("latin-1")
-        self.traceparent = fields.get(b"traceparent", b"").decode("latin-1")
+        self.begun = False
+        self.here = fetch is None
+        self.request_id = self.traceparent = ""
+        self.echo = b""
+        if b"x-request-id" in fields or b"traceparent" in fields:
+            self.request_id = fields.get(b"x-request-id", b"").decode("latin-1")
+            self.traceparent = fields.get(b"traceparent", b"").decode("latin-1")
+            self.echo = _echo(fields)
         self.record_id = b""
         self.answer = b""
-        self.answered_by: Headers = []
+        self.degraded = b""
+        self.tier: TextTier | None = None
         self._form = form
         self._fields = fields
         self._fetch = fetch
-        self._gone = gone
-        self._send = send
-        self._body = b""
+        self._way = way
+        self._body = body
 
     @property
     def timeout_ns(self) -> int:
@@ -63,66 +87,76 @@ class OpenAiAsk:
         return None if value is None else value.decode("latin-1")
 
     async def arrive(self) -> None:
-        self._body = await self._fetch()
-        self.here = True
+        if self._fetch is not None:
+            self._body = await self._fetch()
+            self.here = True
 
     def decode(self) -> Prompt:
         return wire.decode_prompt(self._form, self._body)
 
     def left(self) -> Awaitable[None]:
-        return self._gone()
+        return self._way.left()
 
-    def whole(self, entry: TextEntry, tier: TextTier, body: bytes) -> None:
+    def whole(self, tier: TextTier, body: bytes, degraded: str) -> None:
         """As of Speaker."""
-        self.answer = body
-        self.answered_by = _answered_by(entry, tier)
+        self.tier, self.answer = tier, body
+        self.degraded = _degraded(degraded)
 
-    async def say(self, entry: TextEntry, tier: TextTier, chunks: list[bytes]) -> None:
+    async def say(self, tier: TextTier, chunks: list[bytes], degraded: str = "") -> None:
         """As of Speaker."""
-        if not self.begun:
+        part = event(chunks[0]) if len(chunks) == 1 else b"".join([event(chunk) for chunk in chunks])
+        if self.begun:
+            await self._way.part(part)
+        else:
             self.begun = True
-            head = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
-            record = (b"servery-record-id", self.record_id.hex().encode())
-            headers = [*head, record, *_answered_by(entry, tier), *_echo(self._fields)]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._body_part(b"".join([event(chunk) for chunk in chunks]), more=True)
+            record = b"servery-record-id: %b\r\n" % self.record_id.hex().encode()
+            await self._way.begin(b"".join((_STREAM_HEAD, record, tier.told, _degraded(degraded), self.echo)), part)
 
     async def end(self) -> None:
         """As of Speaker."""
-        await self._body_part(event(wire.DONE), more=False)
+        await self._way.end(event(wire.DONE))
 
     async def fail(self, refusal: Refusal) -> None:
         """End a stream that has begun with the error that cut it short."""
-        await self._body_part(event(wire.encode_error(refusal)), more=False)
-
-    async def _body_part(self, part: bytes, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": part, "more_body": more})
+        await self._way.end(event(wire.encode_error(refusal)))
 
 
 class OpenAiFace:
-    """An ASGI app for what lies under /v1/."""
+    """What lies under /v1/: an ASGI app, and `quick` for prompts whose body has arrived whole."""
 
     def __init__(self, pipeline: Pipeline, inflow: Inflow, started_s: int) -> None:
         self._pipeline = pipeline
         self._inflow = inflow
         self._started_s = started_s
 
+    async def quick(self, form: Form, fields: Fields, body: bytes, way: Way) -> Response | None:
+        """Answer a prompt; None when the caller has left, or has been sent a stream."""
+        try:
+            caller = self._identify(fields)
+            fetch = functools.partial(self._inflow.decoded, fields, body) if b"content-encoding" in fields else None
+            return await self._answer(caller, OpenAiAsk(form, fields, body, way, fetch))
+        except Refusal as refusal:
+            return _refused(refusal, _echo(fields))
+
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         fields: Fields = dict(scope["headers"])
         try:
-            await self._route(scope, fields, receive, send)
+            response = await self._route(scope, fields, receive, send)
         except Left:
             self._pipeline.unrecorded.count("left")
+            return
         except asyncio.CancelledError:
             if not self._pipeline.draining:
                 raise
-            await _refuse(send, cut_short(), [*_echo(fields), (b"connection", b"close")])
+            response = _refused(cut_short(), _echo(fields) + _CLOSE)
         except Refusal as refusal:
-            await _refuse(send, refusal, [*_echo(fields), (b"connection", b"close")])
+            response = _refused(refusal, _echo(fields) + _CLOSE)
+        if response is not None:
+            await send_response(send, response)
 
-    async def _route(self, scope: Any, fields: Fields, receive: Receive, send: Send) -> None:
+    async def _route(self, scope: Any, fields: Fields, receive: Receive, send: Send) -> Response | None:
         path, method = scope["path"].removeprefix("/v1/").removesuffix("/"), scope["method"]
-        caller = self._pipeline.identify(presented_key(fields.get(b"authorization"), fields.get(b"x-api-key")))
+        caller = self._identify(fields)
         form = _FORMS.get(path)
         if form is not None:
             if method != "POST":
@@ -132,18 +166,20 @@ class OpenAiFace:
                 while (await receive())["type"] != "http.disconnect":
                     pass
 
-            ask = OpenAiAsk(form, fields, functools.partial(self._body, fields, receive), gone, send)
-            await self._answer(ask, await self._pipeline.converse(caller, ask), fields, send)
-        elif path == "models" or path.startswith("models/"):
+            fetch = functools.partial(self._inflow.whole, fields, receive)
+            return await self._answer(caller, OpenAiAsk(form, fields, b"", AsgiWay(send, gone), fetch))
+        if path == "models" or path.startswith("models/"):
             if method != "GET":
                 raise Refusal(Reason.METHOD_NOT_ALLOWED, f"{method} is not possible here; use GET")
-            await _json(send, 200, self._models(path.removeprefix("models").removeprefix("/")), _echo(fields))
-        else:
-            first = path.split("/")[0]
-            known = "/v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models"
-            if first in _STATEFUL or path.startswith("chat/completions/"):
-                raise Refusal(Reason.NOT_OFFERED, f"{scope['path'][:128]} is not offered; there is {known}")
-            raise Refusal(Reason.NOT_FOUND, f"there is nothing at {scope['path'][:128]}; there is {known}")
+            return _json(200, self._models(path.removeprefix("models").removeprefix("/")), _echo(fields))
+        first = path.split("/")[0]
+        known = "/v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models"
+        if first in _STATEFUL or path.startswith("chat/completions/"):
+            raise Refusal(Reason.NOT_OFFERED, f"{scope['path'][:128]} is not offered; there is {known}")
+        raise Refusal(Reason.NOT_FOUND, f"there is nothing at {scope['path'][:128]}; there is {known}")
+
+    def _identify(self, fields: Fields) -> Caller:
+        return self._pipeline.identify(presented_key(fields.get(b"authorization"), fields.get(b"x-api-key")))
 
     def _models(self, name: str) -> bytes:
         names = self._pipeline.table.texts
@@ -153,42 +189,38 @@ class OpenAiFace:
             raise Refusal(Reason.NOT_FOUND, f"no route or model is called '{name[:128]}'")
         return msgspec.json.encode(wire.encode_model(name, self._started_s))
 
-    async def _answer(self, ask: OpenAiAsk, reply: Reply, fields: Fields, send: Send) -> None:
-        """Send what the Request ended with, where it isn't sent already."""
-        record = (b"servery-record-id", reply.record_id.hex().encode())
+    async def _answer(self, caller: Caller, ask: OpenAiAsk) -> Response | None:
+        """What the Request ended with, where it isn't sent already; None where it is, or nobody waits for it."""
+        reply: Reply = await self._pipeline.converse(caller, ask)
         if ask.begun:
             if reply.refusal is not None:
                 await ask.fail(reply.refusal)
-        elif reply.refusal is not None:
-            unread = [] if ask.here else [(b"connection", b"close")]
-            await _refuse(send, reply.refusal, [record, *_echo(fields), *unread])
-        elif ask.answer:
-            await _json(send, 200, ask.answer, [record, *ask.answered_by, *_echo(fields)])
-
-    async def _body(self, fields: Fields, receive: Receive) -> bytes:
-        return await self._inflow.whole(fields, receive)
-
-
-def _answered_by(entry: TextEntry, tier: TextTier) -> Headers:
-    told = (("route", entry.name), ("tier", tier.name), ("model", tier.model), ("version", tier.version))
-    return [(b"servery-%b" % name.encode(), value.encode()) for name, value in told]
+            return None
+        record = b"servery-record-id: %b\r\n" % reply.record_id.hex().encode()
+        if reply.refusal is not None:
+            return _refused(reply.refusal, record + ask.echo + (b"" if ask.here else _CLOSE))
+        if ask.tier is None:
+            return None
+        return _json(200, ask.answer, b"".join((record, ask.tier.told, ask.degraded, ask.echo)))
 
 
-def _echo(fields: Fields) -> Headers:
-    return [(name, fields[name]) for name in (b"x-request-id", b"traceparent") if name in fields]
+def _degraded(why: str) -> bytes:
+    return b"servery-degraded: %b\r\n" % why.encode() if why else b""
 
 
-async def _refuse(send: Send, refusal: Refusal, headers: Headers) -> None:
+def _echo(fields: Fields) -> bytes:
+    names = (b"x-request-id", b"traceparent")
+    return b"".join([b"%b: %b\r\n" % (name, fields[name]) for name in names if name in fields])
+
+
+def _refused(refusal: Refusal, lines: bytes) -> Response:
     status = HTTP_STATUS[refusal.reason]
     if status in RETRY_AFTER_S:
-        wait_s = math.ceil(refusal.retry_after_s or RETRY_AFTER_S[status])
-        headers = [*headers, (b"retry-after", str(wait_s).encode())]
+        lines += b"retry-after: %d\r\n" % math.ceil(refusal.retry_after_s or RETRY_AFTER_S[status])
     if refusal.reason is Reason.UNAUTHENTICATED:
-        headers = [*headers, (b"www-authenticate", b"Bearer")]
-    await _json(send, status, wire.encode_error(refusal), headers)
+        lines += b"www-authenticate: Bearer\r\n"
+    return _json(status, wire.encode_error(refusal), lines)
 
 
-async def _json(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+def _json(status: int, body: bytes, lines: bytes) -> Response:
+    return Response(status, _JSON_HEAD % (len(body), lines), [body])

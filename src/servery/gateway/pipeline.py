@@ -15,7 +15,7 @@ import msgspec
 
 from servery.gateway.admit import Left, Turns, book, book_later, check_limits, leave, take_turn
 from servery.gateway.choose import choose
-from servery.gateway.converse import converse, find_text
+from servery.gateway.converse import Conversation, find_text
 from servery.gateway.execute import execute
 from servery.gateway.identify import identify
 from servery.gateway.receive import Ask, TextAsk, receive
@@ -25,10 +25,10 @@ from servery.gateway.trail import Slots, Trail
 from servery.gateway.unrecorded import Unrecorded
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
-from servery.terms.manifest import DEADLINE_MS
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import AnyLine, Outcome
 from servery.terms.request import Answer, Caller
+from servery.terms.routes import DEADLINE_MS
 
 log = logging.getLogger("servery.gateway")
 
@@ -190,7 +190,8 @@ class Pipeline:
                 trail.begin()
                 allowed_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
                 until_ns = trail.started_ns + allowed_ns
-                await converse(prompt, entry, trail, self.clock, ask, until_ns, tenancy.allowance)
+                conversation = Conversation(prompt, entry, trail, self.clock, ask, until_ns, tenancy.allowance)
+                await conversation.answer(int.from_bytes(self.dice.bits(2)) / 65_536)
                 return None, None
             finally:
                 leave(self.turns)

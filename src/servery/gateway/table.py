@@ -18,12 +18,14 @@ from servery.routing.router_file import Router
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
-from servery.terms.manifest import DEADLINE_MS, Confidence, Limits, Manifest, Model, Route
+from servery.terms.manifest import Confidence, Limits, Manifest, Model
 from servery.terms.placement import speaks
 from servery.terms.reasons import Reason
 from servery.terms.request import Array, Call, Called
 from servery.terms.residency import may_flow
+from servery.terms.routes import DEADLINE_MS, Route
 from servery.terms.tensors import Signature, TensorSpec
+from servery.terms.text import Form
 
 
 class Job(Protocol):
@@ -165,7 +167,9 @@ class Table(msgspec.Struct, frozen=True):
     texts: dict[str, TextEntry]
     tenancies: dict[str, Tenancy]
     targets: tuple[Target | TextTarget, ...]
-    infer_paths: dict[bytes, tuple[str, str]]  # raw path → name and version, for the calls that need no parsing
+    quick_paths: dict[
+        bytes, tuple[str, str] | Form
+    ]  # raw path → name and version, or form, where no more is to be parsed
     use: Use
 
     def unready(self) -> list[str]:
@@ -221,7 +225,7 @@ def compile_table(
         text_entries(snapshot, for_text, routers),
         {tenant: tenancies[tenant] for tenant in limits},
         tuple(targets.values()),
-        dict(_infer_paths(entries)),
+        {**dict(_infer_paths(entries)), **({f"/v1/{form.value}".encode(): form for form in Form} if for_text else {})},
         Use(),
     )
 

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 import msgspec
 
+from servery.quota.extra import Extra
+from servery.routing.checks import Check, check_of
 from servery.routing.hardness import hardness
 from servery.routing.next import Kind, Plan, Step
 from servery.routing.router_file import Router
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
-from servery.terms.manifest import DEADLINE_MS, Manifest, Model, Route
+from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import speaks
 from servery.terms.reasons import Reason
 from servery.terms.residency import may_flow
-from servery.terms.text import Piece, Prompt, TokenPrice, Tokens
+from servery.terms.routes import DEADLINE_MS, Policy, Route, Tier
+from servery.terms.text import Look, Piece, Prompt, Said, TokenPrice, Tokens
 
 Score = Callable[[str], float]
 
 
 class Exchange(Protocol):
-    """One call of a language model. What it took is known at any time, however it ends."""
+    """One call of a language model. What it took is known at any time, however it ends.
+
+    `asked` is the endpoint; `may_pass`: what failed may not fail a moment later; `said` is what was looked at.
+    """
 
     @property
+    def asked(self) -> object: ...
+    @property
     def answered_as(self) -> str: ...
+    @property
+    def may_pass(self) -> bool: ...
+    @property
+    def said(self) -> Said | None: ...
     @property
     def stated(self) -> bool:
         """Whether `tokens` are the vendor's own count."""
@@ -34,8 +46,12 @@ class Exchange(Protocol):
 
     @property
     def tokens(self) -> Tokens | None: ...
+    async def whole(self) -> bytes:
+        """The answer in one. Refusal where it fails."""
+        ...
+
     def pieces(self) -> AsyncGenerator[Piece]:
-        """The answer as it comes. Refusal where it fails."""
+        """The answer to a prompt for a stream, as it comes. Refusal where it fails."""
         ...
 
 
@@ -52,12 +68,30 @@ class TextTarget(Protocol):
     def pico_per_hour(self) -> int: ...
     @property
     def price(self) -> TokenPrice: ...
+    @property
+    def extra(self) -> Extra:
+        """The calls that it may get beside those that are needed."""
+        ...
+
     def forecast(self, prompt: Prompt) -> Tokens: ...
-    def open(self, prompt: Prompt) -> Exchange: ...
+    def rest_ns(self, now_ns: int) -> int:
+        """For how long it wants no calls; 0: it takes them."""
+        ...
+
+    def late_ns(self, share: float, stream: bool) -> int:
+        """The time that this share of answers didn't exceed lately: to the end, or of streams to the first word. 0: unknown."""
+        ...
+
+    def open(self, prompt: Prompt, look: Look, avoid: Collection[object]) -> Exchange:
+        """A call that begins when its answer is asked for. Refusal."""
+        ...
 
 
 class TextTier(msgspec.Struct, frozen=True):
-    """A Tier whose model answers in text. `window`: the tokens that a prompt and its answer may have (0: unknown)."""
+    """A Tier whose model answers in text. `window`: the tokens that a prompt and its answer may have (0: unknown).
+
+    `told` are the header lines that say that it has answered; `check` says how sure an answer is, where that is wanted.
+    """
 
     name: str
     target: TextTarget
@@ -66,7 +100,20 @@ class TextTier(msgspec.Struct, frozen=True):
     lacks: frozenset[str] = frozenset()
     window: int = 0
     first_token_ns: int = 0  # 0: as long as the Request has
+    told: bytes = b""
+    check: Check | None = None
     prediction: str = ""  # kept of tensors only
+
+
+class Hedge(msgspec.Struct, frozen=True):
+    """When a second call is made beside a slow one: after `after_ns` or, where that is 0, what the `quantile` of calls took.
+
+    Such calls may cost this `share` of what the others do.
+    """
+
+    quantile: float
+    after_ns: int
+    share: float
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -87,6 +134,9 @@ class TextEntry(msgspec.Struct, frozen=True):
     closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
     static: Static | None = None
     scored: Scored | None = None
+    hedge: Hedge | None = None
+    hold_tokens: int = 0  # of a stream that are held back before it begins
+    promised: float = 0.95  # the share of answers that are meant to be there by the deadline
 
     @property
     def unready(self) -> str:
@@ -117,11 +167,11 @@ class Speaker(Protocol):
         """Done when the caller has left."""
         ...
 
-    def whole(self, entry: TextEntry, tier: TextTier, body: bytes) -> None:
-        """All of the answer; it is sent once the Record is written."""
+    def whole(self, tier: TextTier, body: bytes, degraded: str) -> None:
+        """All of the answer; it is sent once the Record is written. `degraded`: why it is less sure than wanted, or ""."""
         ...
 
-    async def say(self, entry: TextEntry, tier: TextTier, chunks: list[bytes]) -> None:
+    async def say(self, tier: TextTier, chunks: list[bytes], degraded: str = "") -> None:
         """A part of a stream; the first one begins it."""
         ...
 
@@ -143,25 +193,58 @@ def text_entries(snapshot: Snapshot, targets: TextTargets, routers: Mapping[str,
     }
     for name, model in manifest.models.items():
         if speaks(model) and (model.expose or not manifest.tenants):
-            plan = Plan(Kind.FIXED, (Step("direct", None, _region(manifest, name)),))
-            entries[name] = _entry(name, plan, (_tier("direct", model, targets[name]),), DEADLINE_MS, manifest)
+            plan = Plan(Kind.FIXED, (Step("direct", None, _region(manifest, name)),), None, Policy().retries)
+            tier = _tier(name, "direct", model, targets[name])
+            entries[name] = _entry(name, plan, (tier,), DEADLINE_MS, manifest)
     return entries
 
 
 def _route(name: str, route: Route, manifest: Manifest, targets: TextTargets, scored: Scored | None) -> TextEntry:
-    tiers = tuple(_tier(tier.name, manifest.models[tier.model], targets[tier.model]) for tier in route.tiers)
-    steps = tuple(Step(tier.name, None, _region(manifest, tier.model)) for tier in route.tiers)
+    policy = route.policy
+    kind = Kind(policy.kind)
+    checks = [_check(tier, kind) for tier in route.tiers[:-1]] + [None]
+    tiers = tuple(
+        _tier(name, tier.name, manifest.models[tier.model], targets[tier.model], check)
+        for tier, check in zip(route.tiers, checks, strict=True)
+    )
+    steps = tuple(
+        Step(
+            tier.name,
+            tier.accept.confidence if tier.accept is not None and check is not None else None,
+            _region(manifest, tier.model),
+            check is not None and check.twice,
+        )
+        for tier, check in zip(route.tiers, checks, strict=True)
+    )
     at = {tier.name: step for step, tier in enumerate(route.tiers)}
-    fallback = None if route.policy.fallback is None else tuple(at[tier] for tier in route.policy.fallback)
-    kind = Kind(route.policy.kind)
-    entry = _entry(name, Plan(kind, steps, fallback), tiers, route.deadline_ms, manifest)
+    fallback = None if policy.fallback is None else tuple(at[tier] for tier in policy.fallback)
+    entry = _entry(name, Plan(kind, steps, fallback, policy.retries), tiers, route.deadline_ms, manifest)
+    hedge = policy.hedge
     most = route.ceiling.max_usd_per_inference if route.ceiling is not None else None
     return msgspec.structs.replace(
         entry,
         max_pico=0 if most is None else max(round(most * 1e12), 1),
-        static=compile_static(route.policy, at) if kind is Kind.STATIC else None,
+        static=compile_static(policy, at) if kind is Kind.STATIC else None,
         scored=scored,
+        hedge=None if hedge is None else Hedge(hedge.quantile, round((hedge.after_ms or 0) * 1e6), hedge.share),
+        hold_tokens=policy.hold_tokens,
+        promised=_promised(route),
     )
+
+
+def _check(tier: Tier, kind: Kind) -> Check | None:
+    """How a tier's own answer is weighed, where another tier may be asked for a better one."""
+    if tier.accept is None or tier.accept.check is None or kind not in (Kind.CASCADE, Kind.COMPLEXITY):
+        return None
+    return check_of(tier.accept.check)
+
+
+def _promised(route: Route) -> float:
+    """The quantile of the promise about latency."""
+    slo = route.slo
+    if slo is None or (slo.p95_ms is not None or (slo.p50_ms is None and slo.p99_ms is None)):
+        return 0.95
+    return 0.99 if slo.p99_ms is not None else 0.5
 
 
 def _scored(name: str, route: Route, snapshot: Snapshot, routers: Mapping[str, Router]) -> Scored | None:
@@ -183,7 +266,8 @@ def _entry(name: str, plan: Plan, tiers: tuple[TextTier, ...], deadline_ms: floa
     return TextEntry(name, plan, tiers, round(deadline_ms * 1e6), closed=closed)
 
 
-def _tier(name: str, model: Model, target: TextTarget) -> TextTier:
+def _tier(route: str, name: str, model: Model, target: TextTarget, check: Check | None = None) -> TextTier:
+    named = (("route", route), ("tier", name), ("model", target.version.model), ("version", target.version.name))
     return TextTier(
         name,
         target,
@@ -192,6 +276,8 @@ def _tier(name: str, model: Model, target: TextTarget) -> TextTier:
         frozenset(model.lacks),
         model.context_window or 0,
         round((model.first_token_ms or 0) * 1e6),
+        "".join([f"servery-{header}: {value}\r\n" for header, value in named]).encode(),
+        check,
     )
 
 

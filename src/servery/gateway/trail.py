@@ -100,5 +100,18 @@ class Trail:
         if made:
             called = made[-1].called
             before = (called.busy_ns, called.failure, called.pico_usd)
+        self.begins(len(made), role, tier, rows, now_ns, before, reserved)
+
+    def begins(
+        self,
+        number: int,
+        role: Role,
+        tier: TierEntry | TextTier,
+        rows: int,
+        now_ns: int,
+        before: Ended | None,
+        reserved: int,
+    ) -> None:
+        """Attempt `number` begins now (steady); `before` where the one before it has ended."""
         named = (role.value, tier.name, tier.model, tier.version, tier.target.pico_per_hour)
-        self.slots.tries(self.slot, len(made), named, rows, self.at_ns + now_ns - self.started_ns, before, reserved)
+        self.slots.tries(self.slot, number, named, rows, self.at_ns + now_ns - self.started_ns, before, reserved)

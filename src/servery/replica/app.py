@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Container, Mapping, MutableMapp
 from typing import Any
 from urllib.parse import quote
 
-from servery.host.asgi import Gone, Headers, Response
+from servery.host.asgi import Gone, Headers, Response, Way
 from servery.host.shared import Shared
 from servery.replica.running import Running
 from servery.terms.reasons import Reason, Refusal
@@ -48,8 +48,8 @@ class ReplicaApp:
     def error(self, message: str) -> bytes:
         return oip.encode_error(message)
 
-    async def quick(self, url: bytes, headers: Headers, body: bytes, gone: Gone) -> Response | None:  # noqa: ARG002
-        return await self._infer(dict(headers), body, gone)
+    async def quick(self, url: bytes, headers: Headers, body: bytes, way: Way) -> Response | None:  # noqa: ARG002
+        return await self._infer(dict(headers), body, way.left)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         async def gone() -> None:

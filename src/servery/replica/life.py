@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from servery.host.asgi import HttpServer
+from servery.host.http import HttpServer
 from servery.host.service import Service
 from servery.replica.running import Running
 

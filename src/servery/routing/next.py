@@ -17,11 +17,15 @@ Rows = tuple[int, ...]
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A Tier as the decision sees it. `accept` is the threshold of confidence (None: every answer is good enough)."""
+    """A Tier as the decision sees it. `accept` is the threshold of confidence (None: every answer is good enough).
+
+    `twice`: its confidence is the agreement of two answers, so it is asked once more, for a check.
+    """
 
     tier: str
     accept: float | None = None
     region: str = ""
+    twice: bool = False
 
 
 class Kind(enum.Enum):
@@ -32,38 +36,63 @@ class Kind(enum.Enum):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A Route as the decision sees it. `fallback`: who is asked where a step fails (None: all, as they are declared)."""
+    """A Route as the decision sees it. `fallback`: who is asked where a step fails (None: all, as they are declared);
+    `retries`: how often the same step is, before others.
+    """
 
     kind: Kind
     steps: tuple[Step, ...]
     fallback: tuple[int, ...] | None = None
+    retries: int = 0
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """What is so for this Request now. `closed` are the steps whose region its caller forbids; times are steady ns.
+    """What is so for this Request now. `closed` are the steps that can't be asked, such as those whose region its caller
+    forbids; times are steady ns.
 
-    `first` is the step that a `static` policy, or a prompt's score, chose for it.
+    `first` is the step that a `static` policy, or a prompt's score, chose for it. `draw`, from 0 to 1, spreads retries;
+    `hedge_ns` is by step how long to wait before it is asked a second time beside the first (0, or none: never).
     """
 
     rows: int
     deadline_ns: int
     closed: frozenset[int] = frozenset()
     first: int = 0
+    draw: float = 0.0
+    hedge_ns: tuple[int, ...] = ()
 
 
 class Tried(msgspec.Struct, frozen=True, gc=False):
-    """An Attempt that ended. `rows` None: all of them. `confidences`: one per row sent, None where none are given."""
+    """An Attempt, which has ended unless `under_way`. `rows` None: all of them. `confidences`: one per row sent, None
+    where none are given.
+
+    `again`: what failed may succeed a moment later, and may be asked again. `lost`: given up, as another was faster.
+    """
 
     step: int
     rows: Rows | None
     failure: Reason | None = None
     confidences: Sequence[float] | None = None
+    role: Role = Role.SERVE
+    again: bool = False
+    lost: bool = False
+    under_way: bool = False
+    began_ns: int = 0
 
 
 class Try(msgspec.Struct, frozen=True, gc=False):
+    """Ask a step for these rows (None: all), not before `at_ns`."""
+
     step: int
     rows: Rows | None
     role: Role
+    at_ns: int = 0
+
+
+class Wait(msgspec.Struct, frozen=True, gc=False):
+    """Nothing is to be done before an Attempt ends, or this moment comes."""
+
+    until_ns: int
 
 
 class Settle(msgspec.Struct, frozen=True, gc=False):
@@ -80,7 +109,12 @@ class Refuse(msgspec.Struct, frozen=True, gc=False):
     reason: Reason
 
 
-Decision = Try | Settle | Refuse
+Decision = Try | Wait | Settle | Refuse
+
+# The first retry waits for up to so long, the next one for up to twice that: callers that failed together don't come back so.
+_BACKOFF_NS = 100_000_000
+# Where an answer may be too unsure, and another step is asked for a better one.
+_UNSURE = (Kind.CASCADE, Kind.COMPLEXITY)
 
 # What most Requests need, made once.
 _TRY_THE_FIRST = Try(0, None, Role.SERVE)
@@ -96,14 +130,54 @@ def next(plan: Plan, tried: Sequence[Tried], facts: Facts, now: int) -> Decision
     """
     if not tried:
         return _first(plan, facts, now)
-    last = tried[-1]
+    if facts.hedge_ns or tried[-1].under_way:
+        under_way = [attempt for attempt in tried if attempt.under_way]
+        if under_way:
+            return _beside(under_way, tried, facts, now)
+    at = len(tried) - 1
+    while tried[at].lost:
+        at -= 1
+    last = tried[at]
+    if last.again and (retry := _retry(plan, last, tried, facts, now)) is not None:
+        return retry
+    if plan.steps[last.step].twice and last.failure is None and last.role is not Role.CHECK and now < facts.deadline_ns:
+        return Try(last.step, last.rows, Role.CHECK)
     left = _left(plan, last)
     if left == () and last.rows is None:
-        return _SETTLE_FOR_THE_LAST
-    step = None if left == () else _step_after(plan, tried, facts)
+        if last.role is not Role.CHECK:
+            return _SETTLE_FOR_THE_LAST if tried[-1] is last else Settle((at,) * facts.rows)
+        return _settle(tried, facts, wanting=False, late=False)
+    step = None if left == () else _step_after(plan, last, tried, facts)
     if step is not None and now < facts.deadline_ns:
         return Try(step, left, Role.SERVE if last.failure is None else Role.FALLBACK)
     return _settle(tried, facts, wanting=left != (), late=step is not None)
+
+
+def settle(tried: Sequence[Tried], facts: Facts) -> Decision:
+    """What there is, when no more may be asked, or why there is nothing."""
+    return _settle(tried, facts, wanting=True, late=False)
+
+
+def _beside(under_way: Sequence[Tried], tried: Sequence[Tried], facts: Facts, now: int) -> Decision:
+    """A second call of the same step when the first takes unusually long; then whoever is first."""
+    first = under_way[0]
+    wait_ns = facts.hedge_ns[first.step] if facts.hedge_ns else 0
+    if wait_ns and not any(attempt.role is Role.HEDGE for attempt in tried) and first.role is not Role.CHECK:
+        at_ns = first.began_ns + wait_ns
+        if now >= at_ns:
+            return Try(first.step, first.rows, Role.HEDGE)
+        if at_ns < facts.deadline_ns:
+            return Wait(at_ns)
+    return Wait(facts.deadline_ns)
+
+
+def _retry(plan: Plan, last: Tried, tried: Sequence[Tried], facts: Facts, now: int) -> Try | None:
+    """The same step once more, after a pause (exponential, with full jitter)."""
+    before = sum(attempt.step == last.step and attempt.role is not Role.HEDGE for attempt in tried)
+    if before > plan.retries:
+        return None
+    at_ns = now + round(facts.draw * (_BACKOFF_NS << (before - 1)))
+    return Try(last.step, last.rows, Role.RETRY, at_ns) if at_ns < facts.deadline_ns else None
 
 
 def _first(plan: Plan, facts: Facts, now: int) -> Decision:
@@ -119,8 +193,7 @@ def _first(plan: Plan, facts: Facts, now: int) -> Decision:
     return Refuse(Reason.NO_CANDIDATE) if step is None else Try(step, None, Role.SERVE)
 
 
-def _step_after(plan: Plan, tried: Sequence[Tried], facts: Facts) -> int | None:
-    last = tried[-1]
+def _step_after(plan: Plan, last: Tried, tried: Sequence[Tried], facts: Facts) -> int | None:
     order = range(last.step + 1, len(plan.steps)) if last.failure is None else _fallback(plan, facts.first)
     return _open(order, facts.closed, [attempt.step for attempt in tried])
 
@@ -146,7 +219,7 @@ def _left(plan: Plan, last: Tried) -> Rows | None:
     if last.failure is not None:
         return last.rows
     threshold = plan.steps[last.step].accept
-    if plan.kind is not Kind.CASCADE or threshold is None or last.confidences is None:
+    if plan.kind not in _UNSURE or threshold is None or last.confidences is None:
         return ()
     if last.rows is None:
         below = tuple(row for row, sure in enumerate(last.confidences) if not sure >= threshold)
@@ -161,7 +234,7 @@ def _settle(tried: Sequence[Tried], facts: Facts, wanting: bool, late: bool) -> 
     """
     by_row = [-1] * facts.rows
     for index, attempt in enumerate(tried):
-        if attempt.failure is None:
+        if attempt.failure is None and not attempt.lost and attempt.role is not Role.CHECK:
             for row in range(facts.rows) if attempt.rows is None else attempt.rows:
                 by_row[row] = index
     failures = [attempt.failure for attempt in tried if attempt.failure is not None]

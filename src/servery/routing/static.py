@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from servery.terms.manifest import Policy
 from servery.terms.request import Scalar
+from servery.terms.routes import Policy
 
 
 class By(enum.Enum):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
+from servery.quota.extra import Extra
 from servery.terms.change import Standing, Version
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called
 from servery.terms.statistics import VersionStatistics
-from servery.terms.text import Prompt, TokenPrice, Tokens
+from servery.terms.text import Look, Prompt, TokenPrice, Tokens
 
 
 class Absent:
@@ -21,6 +22,7 @@ class Absent:
 
     def __init__(self, version: Version, standing: Standing, wake: Callable[[], None]) -> None:
         self.version = version
+        self.extra = Extra()
         self.name = f"model {version.model}"
         self._asleep = standing is Standing.ASLEEP
         self._wake = wake
@@ -70,9 +72,19 @@ class Absent:
         del prompt
         return Tokens()
 
-    def open(self, prompt: Prompt) -> NoReturn:
+    def rest_ns(self, now_ns: int) -> int:
+        """It doesn't rest: it isn't there."""
+        del now_ns
+        return 0
+
+    def late_ns(self, share: float, stream: bool) -> int:
+        """Nothing is known of it."""
+        del share, stream
+        return 0
+
+    def open(self, prompt: Prompt, look: Look, avoid: Collection[object]) -> NoReturn:
         """As of a language model that was unloaded."""
-        del prompt
+        del prompt, look, avoid
         raise Refusal(self.refusal, f"'{self.version.model}': {self.unready}")
 
     def give_up(self, job: object) -> Called:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 from servery.host.clock import Clock, Dice
+from servery.quota.extra import Extra
 from servery.terms.change import Version
 from servery.terms.manifest import Model
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Uptime
 from servery.terms.statistics import VersionStatistics
-from servery.terms.text import Form, Piece, Prompt, TokenPrice, Tokens
+from servery.terms.text import Form, Look, Piece, Prompt, Said, TokenPrice, Tokens
 from servery.wire.openai import encode_reply, encode_reply_chunks
 
 # How much of a prompt is searched: some patterns take a time that grows with its square.
@@ -29,6 +30,7 @@ class HeuristicTarget:
 
     def __init__(self, model: Model, version: Version, clock: Clock, dice: Dice) -> None:
         self.version = version
+        self.extra = Extra()
         self.name = f"model {version.model}"
         self._replies = [(re.compile(canned.pattern), canned.reply) for canned in model.replies]
         self._clock = clock
@@ -54,8 +56,19 @@ class HeuristicTarget:
         del prompt
         return Tokens()
 
-    def open(self, prompt: Prompt) -> CannedExchange:
+    def rest_ns(self, now_ns: int) -> int:
+        """It never rests."""
+        del now_ns
+        return 0
+
+    def late_ns(self, share: float, stream: bool) -> int:
+        """It is never late."""
+        del share, stream
+        return 0
+
+    def open(self, prompt: Prompt, look: Look = Look.NOTHING, avoid: Collection[object] = ()) -> CannedExchange:
         """The first reply whose pattern is found. Refusal where there is none, so that another tier is asked."""
+        del look, avoid
         said = prompt.text[:MOST_CHARS]
         reply = next((reply for pattern, reply in self._replies if pattern.search(said)), None)
         if reply is None or prompt.form is Form.EMBEDDINGS:
@@ -69,17 +82,21 @@ class CannedExchange:
 
     stated = True
     tokens = Tokens()
+    asked = None
+    may_pass = False
 
     def __init__(self, prompt: Prompt, reply: str, reply_id: str, created: int, model: str) -> None:
         self._prompt = prompt
         self._reply = (prompt.form, reply, reply_id, created, model)
         self.answered_as = model
+        self.said = Said(reply)
+
+    async def whole(self) -> bytes:
+        """The reply in the form that was asked for."""
+        return encode_reply(*self._reply)
 
     async def pieces(self) -> AsyncGenerator[Piece]:
-        """The reply in the form that was asked for."""
-        if not self._prompt.stream:
-            yield Piece(encode_reply(*self._reply), said=True)
-            return
+        """The same as a stream."""
         said, end = encode_reply_chunks(*self._reply)
         yield Piece(said, said=True)
         yield Piece(end)

@@ -1,8 +1,11 @@
-"""What an endpoint's usage has taught: how many characters make a token. Owned by one event loop."""
+"""What a model's answers have taught: how many characters make a token, and how long an answer takes. Owned by one event
+loop.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from servery.terms.text import Tokens
 
@@ -10,16 +13,45 @@ _AT_FIRST = 4.0  # characters of English prose in a token of most vocabularies
 _WEIGHT = 0.05  # of the newest call
 _LEAST, _MOST = 0.25, 32.0  # beyond these a vendor's figures are not believed
 _OUTPUT_AT_FIRST = 256.0
+_KEPT = 256  # durations
+_FEW = 20  # fewer say nothing of a tail
+_SORT_AFTER = 16  # durations are sorted again when so many are new
+
+
+class Recent:
+    """The last durations of one kind, in ns."""
+
+    __slots__ = ("_new", "_seen", "_sorted")
+
+    def __init__(self) -> None:
+        self._seen: deque[int] = deque(maxlen=_KEPT)
+        self._sorted: list[int] = []
+        self._new = 0
+
+    def add(self, took_ns: int) -> None:
+        self._seen.append(took_ns)
+        self._new += 1
+
+    def quantile(self, share: float) -> int:
+        """The duration that this share of them doesn't exceed; 0 while too few are known."""
+        if len(self._seen) < _FEW:
+            return 0
+        if self._new >= _SORT_AFTER or not self._sorted:
+            self._sorted = sorted(self._seen)
+            self._new = 0
+        return self._sorted[min(math.ceil(share * len(self._sorted)), len(self._sorted)) - 1]
 
 
 class Learned:
-    """One endpoint's."""
+    """One model's. `first` are times to the first word of a stream, `whole` those to the end of an answer."""
 
-    __slots__ = ("_answer", "_input", "_output")
+    __slots__ = ("_answer", "_input", "_output", "first", "whole")
 
     def __init__(self) -> None:
         self._input = self._output = _AT_FIRST
         self._answer = _OUTPUT_AT_FIRST
+        self.first = Recent()
+        self.whole = Recent()
 
     def learn(self, prompt_chars: int, answer_chars: int, tokens: Tokens) -> None:
         """A vendor has said what a call took."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from servery.telemetry.tally import Sums, Tally
-from servery.terms.manifest import Route
 from servery.terms.money import PICO_PER_USD
+from servery.terms.routes import Route
 
 
 class Promise(msgspec.Struct, frozen=True):

@@ -14,8 +14,8 @@ from servery.stats.quantiles import rank
 from servery.telemetry.bill import Idle, idle
 from servery.telemetry.promises import Promise, promises, usd_per_million
 from servery.telemetry.tally import LABEL, By, Key, Labels, Sums, Tally
-from servery.terms.manifest import Route
 from servery.terms.record import Feedback, Outcome, Record, Summary, Uptime
+from servery.terms.routes import Route
 
 PERCENTILES = (50, 95, 99)
 

@@ -7,13 +7,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from servery.terms.declared import Count, Declared, Fraction, Name, Positive
+from servery.terms.declared import Count, Declared, Name, Positive
 from servery.terms.money import from_usd
+from servery.terms.routes import Route
 from servery.terms.server import Records, Server
 from servery.terms.text import TokenPrice
-
-DEADLINE_MS = 30_000.0
-
 
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 
@@ -61,6 +59,13 @@ class Credentials(Declared, frozen=True):
         str,
         Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="the environment variable that holds it"),
     ]
+
+
+class Endpoint(Declared, frozen=True):
+    """One of several addresses of a language model."""
+
+    url: Annotated[str, Meta(max_length=2048, pattern=r"^https?://\S+$", description="where its API begins")]
+    credentials: Annotated[Credentials | None, Meta(description="default: those of the model")] = None
 
 
 class Canned(Declared, frozen=True):
@@ -239,6 +244,13 @@ class Model(Declared, frozen=True):
             description="`openai`: where its API begins, such as `https://api.openai.com/v1`",
         ),
     ] = ""
+    endpoints: Annotated[
+        tuple[Endpoint, ...],
+        Meta(
+            max_length=64,
+            description="`openai`: several, instead of `endpoint`; the less loaded of two drawn ones is asked",
+        ),
+    ] = ()
     serves: Annotated[
         str, Meta(max_length=256, description="`openai`: what the endpoint calls the model; default: its name here")
     ] = ""
@@ -256,116 +268,6 @@ class Model(Declared, frozen=True):
     replies: Annotated[
         tuple[Canned, ...], Meta(max_length=256, description="`heuristic`: tried in order; the first that fits answers")
     ] = ()
-
-
-class Slo(Declared, frozen=True):
-    """A promise about latency: measured and reported, not enforced."""
-
-    p50_ms: Annotated[Positive, Meta(description="half of the requests are answered within this time")] | None = None
-    p95_ms: Annotated[Positive, Meta(description="95 % of the requests are answered within this time")] | None = None
-    p99_ms: Annotated[Positive, Meta(description="99 % of the requests are answered within this time")] | None = None
-
-
-class Ceiling(Declared, frozen=True):
-    """A promise about money."""
-
-    mean_usd_per_million: Annotated[float, Meta(gt=0, description="mean dollars per million inferences")] | None = None
-    max_usd_per_inference: (
-        Annotated[float, Meta(gt=0, description="dollars that one inference may cost at most")] | None
-    ) = None
-
-
-class Accept(Declared, frozen=True):
-    """When a tier's own answer to a row is good enough."""
-
-    confidence: Annotated[Fraction, Meta(description="rows at or above this confidence are answered, the others go on")]
-    range: Annotated[tuple[Fraction, Fraction], Meta(description="how far tuning may move the threshold")] | None = None
-
-
-class Tier(Declared, frozen=True):
-    """A rung of a Route: a name that points at a Model."""
-
-    name: Annotated[Name, Meta(description="what replies and reports call it")]
-    model: Annotated[Name, Meta(description="a key under `models`")]
-    accept: Accept | None = None
-    share: (
-        Annotated[tuple[Fraction, Fraction], Meta(description="band for the share of rows that this tier answers")]
-        | None
-    ) = None
-    version: (
-        Annotated[Name, Meta(description="a number or label of the model; default: its highest number served")] | None
-    ) = None
-    priority: Annotated[
-        int,
-        Meta(
-            ge=-1_000,
-            le=1_000,
-            description="calls of a larger one run first; added to that of the tenant's subscription",
-        ),
-    ] = 0
-
-
-class Policy(Declared, frozen=True):
-    """How a Route picks a tier, and who answers where one fails."""
-
-    kind: Annotated[
-        Literal["fixed", "static", "cascade", "complexity"],
-        Meta(
-            description="`fixed`: the first tier answers; `static`: the one that is chosen for the caller; `cascade`: a row goes on until a tier is sure; `complexity`: the one that the prompt's score picks"
-        ),
-    ] = "fixed"
-    by: (
-        Annotated[
-            Literal["subscription", "header", "parameter"],
-            Meta(description="`static`: what chooses: the tenant's subscription, or what the request itself says"),
-        ]
-        | None
-    ) = None
-    name: Annotated[
-        str, Meta(max_length=128, description="`static`: which header (over gRPC: metadata) or parameter")
-    ] = ""
-    choose: Annotated[
-        dict[Name, Name], Meta(description="`static`: for each value the tier that answers, such as `gold: premium`")
-    ] = {}
-    default: (
-        Annotated[Name, Meta(description="`static`: the tier for every other value, and for none; default: the first")]
-        | None
-    ) = None
-    thresholds: Annotated[
-        tuple[Annotated[float, Meta(ge=-1, le=1)], ...],
-        Meta(
-            max_length=15,
-            description="`complexity`: one less than tiers, ascending; a score above the first of them skips the first tier, and so on",
-        ),
-    ] = ()
-    router: Annotated[
-        str,
-        Meta(
-            description="`complexity`: a file of [`servery router train`](routers.md), relative to the manifest; default: a built-in score from 0 to 1"
-        ),
-    ] = ""
-    fallback: (
-        Annotated[
-            tuple[Name, ...],
-            Meta(
-                max_length=16,
-                description="tiers that are asked, in this order, where one fails; default: all others as they are declared; `[]`: none",
-            ),
-        ]
-        | None
-    ) = None
-
-
-class Route(Declared, frozen=True):
-    """The public name that callers use, with its promises and its tiers."""
-
-    tiers: Annotated[tuple[Tier, ...], Meta(min_length=1, max_length=16)]
-    policy: Policy = Policy()
-    slo: Slo | None = None
-    deadline_ms: Annotated[
-        float, Meta(gt=0, le=86_400_000, description="a limit, enforced; a caller may ask for less, not for more")
-    ] = DEADLINE_MS
-    ceiling: Ceiling | None = None
 
 
 class Key(Declared, frozen=True):

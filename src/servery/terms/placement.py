@@ -24,6 +24,14 @@ def speaks(model: Model) -> bool:
     return model.runtime in ("openai", "heuristic")
 
 
+def asked_at(model: Model) -> list[tuple[str, str]]:
+    """The endpoints of a language model, each with the environment variable that holds its secret ("": none)."""
+    own = model.credentials.env if model.credentials is not None else ""
+    if not model.endpoints:
+        return [(model.endpoint, own)] if model.endpoint else []
+    return [(one.url, one.credentials.env if one.credentials is not None else own) for one in model.endpoints]
+
+
 def declared_apart(model: Model) -> bool:
     """Whether its Versions run in Replicas, whatever is measured."""
     return (

@@ -26,6 +26,10 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cache_write: int = 0
     reasoning: int = 0
 
+    @property
+    def total(self) -> int:
+        return self.input + self.output
+
 
 class TokenPrice(msgspec.Struct, frozen=True, gc=False):
     """Pico-dollars for a token of each kind."""
@@ -65,6 +69,23 @@ class Prompt(msgspec.Struct, frozen=True):
     chars: int
     needs: frozenset[str] = frozenset()
     most: int = 0
+
+
+class Look(enum.IntEnum):
+    """What is looked at in an answer, beside what costs: each holds those before it."""
+
+    NOTHING = 0
+    TEXT = 1
+    LOGPROBS = 2  # of the tokens that were written
+    MARGINS = 3  # how much likelier each was than the next best
+
+
+class Said(msgspec.Struct, frozen=True, gc=False):
+    """What an answer says, as far as it was looked at; `margins` are differences of probabilities."""
+
+    text: str = ""
+    logprobs: tuple[float, ...] = ()
+    margins: tuple[float, ...] = ()
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):

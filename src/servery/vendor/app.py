@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -136,7 +137,7 @@ class _Call:
         self.line.completion_tokens = len(tokens) + self.ordered.reasoning
         finish = None if self.fault == "unfinished" else "tool_calls" if self.ordered.calls else "stop"
         said = {"message": self._message(text)} if self._chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        choice = {"index": 0, **said, "logprobs": self._logprobs(tokens), "finish_reason": finish}
         await self._finish({**self._head(""), "choices": [choice]})
 
     async def _finish(self, answer: dict[str, Any]) -> None:
@@ -164,7 +165,8 @@ class _Call:
         self.line.completion_tokens = self.line.reasoning_tokens = self.ordered.reasoning
         for count, token in enumerate(tokens_of(text)):
             await self._fault_at(count)
-            await self._chunk({"delta": {"content": token}} if self._chat else {"text": token})
+            sure = {"logprobs": self._logprobs([token])}
+            await self._chunk({"delta": {"content": token}, **sure} if self._chat else {"text": token, **sure})
             self.line.completion_tokens += 1
             if self.ordered.gap_ms:
                 await asyncio.sleep(self.ordered.gap_ms / 1e3)
@@ -214,6 +216,19 @@ class _Call:
         kind = "chat.completion" + part if self._chat else "text_completion"
         name = self.line.model.partition("?")[0]
         return {"id": f"fake-{self.line.number}", "object": kind, "created": _CREATED, "model": f"{name}-2026"}
+
+    def _logprobs(self, tokens: list[str]) -> dict[str, Any] | None:
+        """How sure it is of its tokens, where that is asked for."""
+        asked = self.asked.get("logprobs")
+        if asked is None or asked is False:
+            return None
+        sure, other = math.log(self.ordered.sure), math.log(max(1 - self.ordered.sure, 1e-9))
+        if not self._chat:
+            tops = [{token: sure, f"{token}'": other} for token in tokens]
+            return {"tokens": tokens, "token_logprobs": [sure] * len(tokens), "top_logprobs": tops}
+        best = [{"token": "this", "logprob": sure}, {"token": "that", "logprob": other}]
+        top = best[: self.asked.get("top_logprobs") or 0]
+        return {"content": [{"token": token, "logprob": sure, "bytes": None, "top_logprobs": top} for token in tokens]}
 
     def _message(self, text: str) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}

@@ -25,6 +25,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latency_ms: float = 0.0  # until the answer begins
     spread: Literal["fixed", "exponential"] = "fixed"  # of the latency
     gap_ms: float = 0.0  # between the chunks of a stream
+    sure: float = 0.9  # the probability that it states for each of its tokens, where it is asked
     cached: int = 0
     reasoning: int = 0
     usage: Literal["right", "none", "wrong"] = "right"

@@ -6,13 +6,14 @@ read. (The API: github.com/openai/openai-openapi.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from servery.terms.reasons import Fault, Reason, Refusal
-from servery.terms.text import Fields, Form, Piece, Prompt, Tokens
+from servery.terms.text import Fields, Form, Look, Piece, Prompt, Said, Tokens
 from servery.wire.status import HTTP_STATUS
 
 DONE = b"[DONE]"
@@ -90,6 +91,29 @@ class _Said(msgspec.Struct, gc=False):
     audio: msgspec.Raw = NULL
 
 
+class _Likely(msgspec.Struct, gc=False):
+    logprob: float | None = None
+    top_logprobs: list[_Likely] | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    """As chat has them (`content`), and as completions do."""
+
+    content: list[_Likely] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class _Sure(msgspec.Struct, gc=False):
+    logprobs: _Logprobs | None = None
+
+
+class _Looked(msgspec.Struct, gc=False):
+    """What is read of an answer, or a chunk, whose log-probabilities are looked at."""
+
+    choices: list[_Sure] | None = None
+
+
 class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     finish_reason: str | None = None
@@ -113,11 +137,15 @@ class Wrong(Exception):
 
 
 class Whole(msgspec.Struct, frozen=True):
-    """What is to be known of a whole answer. Without `tokens` the vendor didn't say; `chars` are those of its text."""
+    """What is to be known of a whole answer, and its bytes as the caller gets them. Without `tokens` the vendor didn't
+    say; `chars` are those of its text.
+    """
 
     tokens: Tokens | None
     answered_as: str
     chars: int
+    data: bytes
+    said: Said | None = None
 
 
 class Error(msgspec.Struct, frozen=True):
@@ -130,6 +158,7 @@ class Error(msgspec.Struct, frozen=True):
 _fields = msgspec.json.Decoder(Fields).decode
 _asked = msgspec.json.Decoder(_Asked).decode
 _answered = msgspec.json.Decoder(_Answered).decode
+_looked = msgspec.json.Decoder(_Looked).decode
 _usage = msgspec.json.Decoder(_Usage).decode
 _encode = msgspec.json.Encoder().encode
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
@@ -195,12 +224,28 @@ def _needs(asked: _Asked, images: bool) -> frozenset[str]:
     return frozenset(name for name, needed in needs.items() if needed)
 
 
-def encode_prompt(prompt: Prompt, serves: str) -> bytes:
-    """The prompt for an endpoint that calls the model `serves`; of a stream the usage is asked for too."""
-    fields: Fields = {**prompt.fields, "model": msgspec.Raw(_encode(serves))}
+def encode_prompt(prompt: Prompt, serves: msgspec.Raw, look: Look = Look.NOTHING) -> bytes:
+    """The prompt for an endpoint that calls the model `serves` (as JSON). Asked for besides: a stream's usage, and what is
+    to be looked at.
+    """
+    fields: Fields = {**prompt.fields, "model": serves}
     if prompt.stream:
         fields["stream_options"] = _with_usage(prompt.fields.get("stream_options"))
+    if look >= Look.LOGPROBS:
+        if prompt.form is Form.CHAT:
+            fields["logprobs"] = msgspec.Raw(b"true")
+            if look is Look.MARGINS and fields.get("top_logprobs") in (None, NULL, b"0", b"1"):
+                fields["top_logprobs"] = msgspec.Raw(b"2")
+        elif not hides_logprobs(prompt, look):
+            pass  # the caller's own number
+        else:
+            fields["logprobs"] = msgspec.Raw(b"2" if look is Look.MARGINS else b"1")
     return _encode(fields)
+
+
+def hides_logprobs(prompt: Prompt, look: Look) -> bool:
+    """Whether log-probabilities are asked for that the caller doesn't want."""
+    return look >= Look.LOGPROBS and "logprobs" not in prompt.needs
 
 
 def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
@@ -209,28 +254,72 @@ def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
     return msgspec.Raw(_encode({**_fields(options), "include_usage": True}))
 
 
-def read_answer(form: Form, body: bytes) -> Whole:
-    """What a whole answer says of itself. Wrong where it is none, or not complete."""
+def read_answer(form: Form, body: bytes, look: Look = Look.NOTHING, hide: bool = False) -> Whole:
+    """What a whole answer says of itself. `hide` its log-probabilities. Wrong where it is none, or not complete."""
     answer = _read(body)
     tokens = _tokens(answer.usage)
     if form is Form.EMBEDDINGS:
         if not answer.data:
             raise Wrong("it has no `data`")
-        return Whole(tokens, _name(answer), 0)
+        return Whole(tokens, _name(answer), 0, body, Said() if look else None)
     if not answer.choices:
         raise Wrong("it has no `choices`")
     if any(choice.finish_reason is None for choice in answer.choices):
         raise Wrong("it has no finish_reason, so it isn't complete")
-    return Whole(tokens, _name(answer), sum(map(_chars, answer.choices)))
+    chars = 0
+    for choice in answer.choices:
+        chars += _chars(choice)
+    if not look:
+        return Whole(tokens, _name(answer), chars, body)
+    first = answer.choices[0]
+    text = (first.message.content or "") if first.message is not None else first.text or ""
+    said = Said(text, *_sure(body)) if look >= Look.LOGPROBS else Said(text)
+    return Whole(tokens, _name(answer), chars, _without_logprobs(body) if hide else body, said)
+
+
+def _sure(data: bytes) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The log-probabilities of the first choice's tokens, and their margins."""
+    try:
+        choices = _looked(data).choices
+    except msgspec.DecodeError:
+        return (), ()
+    told = choices[0].logprobs if choices else None
+    if told is None:
+        return (), ()
+    if told.content is None:
+        tops = [sorted((one or {}).values())[-2:] for one in told.top_logprobs or ()]
+        logprobs = tuple(value for value in told.token_logprobs or () if value is not None)
+    else:
+        tops = [
+            sorted(top.logprob for top in one.top_logprobs or () if top.logprob is not None)[-2:]
+            for one in told.content
+        ]
+        logprobs = tuple(one.logprob for one in told.content if one.logprob is not None)
+    return logprobs, tuple(_margin(top) for top in tops if top)
+
+
+def _margin(top: list[float]) -> float:
+    likely = [math.exp(min(value, 0.0)) for value in top]
+    return likely[-1] - (likely[0] if len(likely) > 1 else 0.0)
+
+
+def _without_logprobs(data: bytes) -> bytes:
+    fields = _fields(data)
+    choices = msgspec.json.decode(fields["choices"], type=list[Fields])
+    fields["choices"] = msgspec.Raw(_encode([{**choice, "logprobs": NULL} for choice in choices]))
+    return _encode(fields)
 
 
 class Stream:
     """One answer as it arrives in chunks. `tokens` is None as long as the vendor hasn't said."""
 
-    __slots__ = ("_finished", "_seen", "_usage_wanted", "answered_as", "chars", "tokens")
+    __slots__ = ("_finished", "_hide", "_look", "_said", "_seen", "_usage_wanted", "answered_as", "chars", "tokens")
 
-    def __init__(self, usage_wanted: bool) -> None:
+    def __init__(self, usage_wanted: bool, look: Look = Look.NOTHING, hide: bool = False) -> None:
         self._usage_wanted = usage_wanted
+        self._look = look
+        self._hide = hide
+        self._said: list[Said] = []
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self.tokens: Tokens | None = None
@@ -241,6 +330,16 @@ class Stream:
     def complete(self) -> bool:
         """Whether every choice has its finish reason: `[DONE]` may be missing, and proves nothing."""
         return bool(self._seen) and self._seen == self._finished
+
+    @property
+    def said(self) -> Said | None:
+        """What was looked at."""
+        if not self._look:
+            return None
+        parts = self._said
+        logprobs = tuple(value for part in parts for value in part.logprobs)
+        margins = tuple(value for part in parts for value in part.margins)
+        return Said("".join([part.text for part in parts]), logprobs, margins)
 
     def read(self, data: bytes) -> Piece:
         """A chunk as the caller gets it. Wrong where it is none, or an error."""
@@ -259,6 +358,11 @@ class Stream:
                 self._finished.add(choice.index)
             self.chars += _chars(choice)
             said = said or _says(choice)
+        if self._look and chunk.choices and data:
+            first = chunk.choices[0]
+            text = (first.delta.content if first.delta is not None else first.text) or ""
+            self._said.append(Said(text, *_sure(data)) if self._look >= Look.LOGPROBS else Said(text))
+            data = _without_logprobs(data) if self._hide else data
         return Piece(data, said)
 
 
