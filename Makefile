@@ -26,8 +26,9 @@ bench: .venv/test.installed  ## Servery beside the least server that could do th
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/batching.py
 
-bench-peers: .venv/test.installed  ## Servery beside other model servers, installed in .venv/peers; 20 minutes; needs wrk
+bench-peers: .venv/test.installed  ## Servery beside other model servers, installed in .venv/peers; 25 minutes; needs wrk, nginx and npm
 	$(BIN)/python benchmarks/bench_peers.py
+	$(BIN)/python benchmarks/bench_llm.py
 
 PROTO := src/servery/wire/proto
 INTO ?= $(PROTO)

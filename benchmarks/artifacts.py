@@ -31,6 +31,8 @@ class Ask(msgspec.Struct, frozen=True):
     header_length: int = 0
     grpc: bool = False
     answer: Path | None = None
+    path: str = ""  # where it isn't an infer call
+    headers: tuple[str, ...] = ()  # besides, as "name: value"
 
 
 class Artifacts(msgspec.Struct, frozen=True):

@@ -65,9 +65,9 @@ def run(tree: Tree, port: int, ask: Ask, in_flight: int, seconds: float) -> Run:
 
 
 def _wrk(port: int, ask: Ask, in_flight: int, seconds: float) -> list[str]:
-    url = f"http://127.0.0.1:{port}/v2/models/{ask.route}/infer"
+    url = f"http://127.0.0.1:{port}{ask.path or f'/v2/models/{ask.route}/infer'}"
     command = ["wrk", "-t1", f"-c{in_flight}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT), url, "--"]
-    return [*command, str(ask.body), KEY, str(ask.header_length), *([str(ask.answer)] if ask.answer else [])]
+    return [*command, str(ask.body), KEY, str(ask.header_length), str(ask.answer or ""), *ask.headers]
 
 
 def _grpc(port: int, ask: Ask, in_flight: int, seconds: float) -> list[str]:

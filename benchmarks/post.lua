@@ -1,6 +1,6 @@
 -- One request, sent over and over by wrk; the result goes to stdout as one line of numbers.
 -- Arguments after "--": the file that holds the body, the API key, the JSON header's length ("0": the body is JSON),
--- and where each answer is to be looked at the file that holds what it must be, to the byte.
+-- the file that holds what each answer must be, to the byte ("": none is looked at), and headers ("name: value").
 local threads = {}
 
 function setup(thread)
@@ -25,8 +25,12 @@ function init(arguments)
     wrk.headers["Content-Type"] = "application/octet-stream"
     wrk.headers["Inference-Header-Content-Length"] = header_length
   end
+  for at = 5, #arguments do
+    local name, value = arguments[at]:match("^([^:]+): (.*)$")
+    wrk.headers[name] = value
+  end
   wrong = 0
-  if answer then
+  if answer and answer ~= "" then
     local expected = read(answer)
     function response(status, _, body)
       if status ~= 200 or body ~= expected then

@@ -29,6 +29,7 @@ class Talk(Protocol):
     clock: Clock
     allowance: Allowance | None
     until_ns: int
+    loop: asyncio.AbstractEventLoop
 
     def may_speak(self, call: Call) -> bool:
         """Whether the caller hears this call from now on; another one may have been faster."""
@@ -97,7 +98,7 @@ class Call:
 
     def start(self) -> None:
         """Begin; the Talk's bell rings at its end."""
-        loop = asyncio.get_running_loop()
+        loop = self._talk.loop
         self.task = loop.create_task(self._run())
         self.task.add_done_callback(self._talk.ring)
         limit_ns = self.tier.first_token_ns

@@ -43,13 +43,13 @@ class Conversation:
         "_gone",
         "_late",
         "_left",
-        "_loop",
         "_most_pico",
         "_speaking",
         "_trail",
         "allowance",
         "clock",
         "entry",
+        "loop",
         "prompt",
         "speaker",
         "until_ns",
@@ -78,7 +78,7 @@ class Conversation:
         self._calls: list[Call] = []
         self._speaking: Call | None = None
         self._left = self._late = False
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._bell: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] | None = None
 
@@ -88,7 +88,7 @@ class Conversation:
         moment = Moment(now_ns, self.until_ns, self._most_pico, draw)
         self._facts = facts_of(self.prompt, self.entry, self._trail, self.speaker, moment)
         decision = routing.next(self.entry.plan, (), self._facts, now_ns)
-        timer = self._loop.call_later((self.until_ns - now_ns) / NS, self._is_late)
+        timer = self.loop.call_later((self.until_ns - now_ns) / NS, self._is_late)
         gone = self._gone = asyncio.ensure_future(self.speaker.left())
         gone.add_done_callback(self._has_left)
         try:
@@ -101,6 +101,7 @@ class Conversation:
             for call in self._calls:
                 call.give_up(left=self._left, lost=not self._left)
             self._trail.made = [call.made for call in self._calls if call.made is not None]
+            self._calls = []  # they know this Conversation: a cycle would be left to the garbage collector
 
     def may_speak(self, call: Call) -> bool:
         """As of Talk. The others are given up."""
@@ -167,7 +168,7 @@ class Conversation:
             if spent > self._most_pico:
                 message = "what was tried has cost so much that another call would exceed what this request may cost"
                 call.give_up(Refusal(Reason.BUDGET_SPENT, message))
-                self._loop.call_soon(self.ring)
+                self.loop.call_soon(self.ring)
                 return
         trail.begins(len(calls) - 1, call.role, call.tier, 1, call.began_ns, ended, call.price)
         call.start()
@@ -191,10 +192,10 @@ class Conversation:
     async def _something(self, until_ns: int) -> None:
         """Wait until a call ends, or this moment. Left."""
         if not self._left:
-            bell = self._bell = self._loop.create_future()
+            bell = self._bell = self.loop.create_future()
             timer = None
             if until_ns < self.until_ns:
-                timer = self._loop.call_later(max(until_ns - self.clock.steady_ns(), 0) / NS, self.ring)
+                timer = self.loop.call_later(max(until_ns - self.clock.steady_ns(), 0) / NS, self.ring)
             try:
                 await bell
             finally:

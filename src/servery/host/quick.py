@@ -64,7 +64,7 @@ class QuickCycle:
 
     def left(self) -> asyncio.Future[None]:
         """Done when the caller has left. A future, since a coroutine would cost a task for each call that waits."""
-        self.gone = asyncio.get_running_loop().create_future()
+        self.gone = self.protocol.loop.create_future()
         if self.disconnected:
             self.gone.set_result(None)
         return self.gone
