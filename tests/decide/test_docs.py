@@ -106,6 +106,13 @@ def test_the_page_on_conformance_names_every_case_and_tests_that_exist() -> None
             assert f"def test_{name}(" in (ROOT / path).read_text("utf-8"), (name, path)
 
 
+def test_the_page_on_complaints_names_tests_that_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "complaints.md").read_text("utf-8"))
+    assert len(named) >= 20
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text("utf-8"), (path, name)
+
+
 def test_the_page_on_requests_explains_every_field_of_a_record() -> None:
     page = (DOCS / "a-request.md").read_text("utf-8").partition("## The Record")[2]
     words = set(re.findall(r"`(\w+)`", page))
