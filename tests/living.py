@@ -134,11 +134,14 @@ class Living(Server):
         """The `worker` or `shipper` that runs now."""
         return until(lambda: self.find(kind), said=self.written)
 
-    def await_busy(self) -> None:
-        """Until the worker computes: a call of a slow model, asked before, is under way."""
+    def await_busy(self, cpu_s: float = 0.1) -> None:
+        """Until the worker computes: a call of a slow model, asked before, is under way.
+
+        `cpu_s` above what its start may still take tells the two apart.
+        """
         worker = self.child("worker")
         before = worker.cpu_times().user
-        until(lambda: worker.cpu_times().user > before + 0.1, said=self.written)
+        until(lambda: worker.cpu_times().user > before + cpu_s, said=self.written)
 
     def find(self, kind: str) -> psutil.Process | None:
         assert self.process is not None

@@ -63,13 +63,13 @@ def test_a_signal_while_a_model_loads(tmp_path: Path) -> None:
 def test_the_folder_stays_taken_while_a_child_is_left(tmp_path: Path) -> None:
     artifacts.slow(tmp_path / "slow.onnx")
     models = {"slow": {"runtime": "onnx", "artifact": "slow.onnx"}}
-    server = Living(tmp_path, {"models": models, "server": {"drain": {"limit_s": 8}}})
+    server = Living(tmp_path, {"models": models, "server": {"drain": {"limit_s": 20}}})
     with running(server):
         server.begin().await_ready()
         assert server.process is not None
         worker = server.child("worker")
         asked = Asked(server, "slow", json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [60_000.0])]}))
-        server.await_busy()  # so that the worker has something to end
+        server.await_busy(1.0)  # so that the worker has something to end
         server.signal(signal.SIGKILL)
         server.wait()
         done = up(server.manifest, "--port", 0, "--data", server.data)
