@@ -15,8 +15,9 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import onnxruntime as ort
-import uvicorn
 from numpy.typing import NDArray
+
+from bare_server import serve
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -150,20 +151,7 @@ class Floor:
 
 def main(arguments: list[str]) -> None:
     port, *models = arguments
-    app = Floor([Predictor(*model.split("=", 1)) for model in models])
-    uvicorn.run(
-        cast("Any", app),
-        host="127.0.0.1",
-        port=int(port),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        proxy_headers=False,
-        server_header=False,
-    )
+    serve(Floor([Predictor(*model.split("=", 1)) for model in models]), port)
 
 
 if __name__ == "__main__":

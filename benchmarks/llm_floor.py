@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
-import uvicorn
 from pyreqwest.client import Client, ClientBuilder
+
+from bare_server import serve
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -67,19 +68,7 @@ async def _stream(request: Any, send: Send) -> None:
 
 def main(arguments: list[str]) -> None:
     port, endpoint = arguments
-    uvicorn.run(
-        cast("Any", Relay(endpoint)),
-        host="127.0.0.1",
-        port=int(port),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        proxy_headers=False,
-        server_header=False,
-    )
+    serve(Relay(endpoint), port)
 
 
 if __name__ == "__main__":

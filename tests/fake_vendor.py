@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+from living import until
 from servery.cli.child import servery_command
 
 _READY_S = 30.0
@@ -28,17 +28,19 @@ class FakeVendor:
             self.process = subprocess.Popen(
                 [*servery_command(), "fake-vendor", *self._options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + _READY_S
-        while not self.url:
-            assert time.monotonic() < deadline, self._log.read_text()
-            assert self.process.poll() is None, self._log.read_text()
-            if found := re.search(r"on (http://\S+)", self._log.read_text()):
-                try:
-                    urllib.request.urlopen(found[1].removesuffix("/v1") + "/vendor/invoice", timeout=5).close()
-                    self.url = found[1]
-                except OSError:
-                    time.sleep(0.02)
+        self.url = until(self._answers, _READY_S, self._log.read_text)
         return self
+
+    def _answers(self) -> str:
+        assert self.process.poll() is None, self._log.read_text()
+        found = re.search(r"on (http://\S+)", self._log.read_text())
+        if found is None:
+            return ""
+        try:
+            urllib.request.urlopen(found[1].removesuffix("/v1") + "/vendor/invoice", timeout=5).close()
+        except OSError:
+            return ""
+        return found[1]
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

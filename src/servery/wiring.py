@@ -226,11 +226,11 @@ def _http_server(
     """The HTTP face, for tensors and for text."""
     from servery.gateway.body import Inflow
     from servery.gateway.http import HttpFace
-    from servery.gateway.openai import OpenAiFace
+    from servery.gateway.text_face import TextFace
     from servery.host.http import HttpServer
 
     inflow = Inflow(server)
-    text = OpenAiFace(pipeline, inflow, pipeline.clock.wall_ns() // 10**9)
+    text = TextFace(pipeline, inflow, pipeline.clock.wall_ns() // 10**9)
     face = HttpFace(pipeline, repository, inflow, worker.unready, text)
     return HttpServer(face, listener, server.receive_limit_s, server.drain.limit_s)
 
@@ -263,13 +263,13 @@ def _text_target(model: Model, version: Version, clock: Clock, dice: Dice) -> Ow
     """How a worker asks a language model."""
     from servery.targets.endpoints import Endpoint
     from servery.targets.heuristic import HeuristicTarget
-    from servery.targets.openai import OpenAiTarget
+    from servery.targets.language import LanguageTarget
     from servery.terms.placement import asked_at
 
     if model.runtime == "heuristic":
         return HeuristicTarget(model, version, clock, dice)
     endpoints = [Endpoint(url, os.environ.get(name, "") if name else "") for url, name in asked_at(model)]
-    return OpenAiTarget(model, version, endpoints, clock, dice)
+    return LanguageTarget(model, version, endpoints, clock, dice)
 
 
 def runtime_of(model: Model, version: Version) -> Runtime:

@@ -19,10 +19,10 @@ from servery.routing.next import (
     Wait,
     next,  # noqa: A004
 )
+from servery.targets.apis import period_s
 from servery.targets.breaker import FAILURES
 from servery.targets.endpoints import Endpoint, pick, rest_ns
 from servery.targets.learned import Recent
-from servery.targets.openai import period_s
 from servery.terms.reasons import Reason
 from servery.terms.record import Role
 from servery.terms.text import Form, Said
@@ -155,13 +155,22 @@ def test_a_peak_counts_at_once_and_is_forgotten_slowly() -> None:
 def test_quantiles_of_the_last_durations() -> None:
     recent = Recent()
     for took_ns in range(1, 20):
-        recent.add(took_ns)
-    assert recent.quantile(0.5) == 0
-    recent.add(20)
-    assert (recent.quantile(0.5), recent.quantile(0.95), recent.quantile(0.999)) == (10, 19, 20)
+        recent.add(took_ns, 0)
+    assert recent.quantile(0.5, 0) == 0
+    recent.add(20, 0)
+    assert [recent.quantile(share, 0) for share in (0.5, 0.95, 0.999)] == [10, 19, 20]
     for _ in range(300):
-        recent.add(7)
-    assert recent.quantile(0.99) == 7
+        recent.add(7, 1)
+    assert recent.quantile(0.99, 1) == 7
+
+
+def test_a_model_that_was_slow_is_unknown_again_after_a_minute() -> None:
+    """Or it would never be asked again: what isn't asked can't be seen to be faster."""
+    recent = Recent()
+    for _ in range(300):
+        recent.add(10**10, 0)
+    assert recent.quantile(0.95, 60 * 10**9) == 10**10
+    assert recent.quantile(0.95, 60 * 10**9 + 1) == 0
 
 
 def test_extra_calls_are_bounded_by_those_that_are_needed() -> None:
@@ -181,7 +190,8 @@ def test_extra_calls_are_bounded_by_those_that_are_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("6m0s", 360), ("20ms", 0.02), ("1.5s", 1.5), ("", 0), ("soon", 0), ("-1s", 0)]
+    ("text", "seconds"),
+    [("6m0s", 360), ("20ms", 0.02), ("1.5s", 1.5), ("", 0), ("soon", 0), ("-1s", 0), ("9" * 400 + "s", 86_400)],
 )
 def test_periods_as_vendors_write_them(text: str, seconds: float) -> None:
     assert period_s(text) == pytest.approx(seconds)

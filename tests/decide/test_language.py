@@ -62,6 +62,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
         ("complexity, thresholds: [0.2, 0.6]", "cascade", "routes.assistant.tiers[0]", "no answer would reach the next tier"),
         ("kind: complexity", "kind: fixed", "routes.assistant.policy.thresholds", "does nothing"),
         ("lacks: [images]", "lacks: [wings]", "models.big.lacks[0]", "images"),
+        ("https://llm", "https://me:secret@llm", "models.big.endpoint", "credentials"),
         ("serves: gpt-4o-mini", "credentials: {env: NOT SET}", "models.small.credentials.env", "text"),
         ("serves: gpt-4o-mini", "serves: gpt-4o-mini\n    credentials: {env: SERVERY_NOT_SET}",
          "models.small.credentials.env", "not set"),

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.text import Form, TokenPrice, Tokens
+from servery.terms.text import Form, Piece, TokenPrice, Tokens
 from servery.wire import openai as wire
+from servery.wire import openai_answers as answers
+from servery.wire.answer import Wrong
 from servery.wire.sse import MOST_BYTES, Broken, Events, event
 
 
@@ -24,6 +26,11 @@ def prompt(**fields: Any) -> Any:
 
 def encoded(prompt: Any, serves: str) -> bytes:
     return wire.encode_prompt(prompt, msgspec.Raw(json.dumps(serves).encode()))
+
+
+def piece(stream: answers.Stream, data: bytes) -> Piece:
+    (one,) = stream.read(data)
+    return one
 
 
 def chunk(choices: list[Any], **more: Any) -> bytes:
@@ -113,10 +120,10 @@ def test_a_streams_usage_is_always_asked_for(options: dict[str, Any], sent: dict
 
 
 def test_a_stream_is_complete_when_each_choice_has_its_finish_reason() -> None:
-    stream = wire.Stream(usage_wanted=False)
+    stream = answers.Stream(usage_wanted=False)
     assert not stream.complete
-    assert not stream.read(chunk([delta(role="assistant", content="")])).said
-    assert stream.read(chunk([delta(content="he"), delta(content="y", index=1)])).said
+    assert not piece(stream, chunk([delta(role="assistant", content="")])).said
+    assert piece(stream, chunk([delta(content="he"), delta(content="y", index=1)])).said
     assert not stream.complete
     stream.read(chunk([delta("stop")]))
     assert not stream.complete
@@ -126,26 +133,26 @@ def test_a_stream_is_complete_when_each_choice_has_its_finish_reason() -> None:
 
 @pytest.mark.parametrize("said", [{"content": "x"}, {"refusal": "no"}, {"tool_calls": [{"index": 0}]}, {"reasoning_content": "hm"}, {"function_call": {"name": "f"}}])  # fmt: skip
 def test_words_calls_refusals_and_thoughts_all_begin_an_answer(said: dict[str, Any]) -> None:
-    stream = wire.Stream(usage_wanted=False)
-    assert stream.read(chunk([delta(**said)])).said
+    stream = answers.Stream(usage_wanted=False)
+    assert piece(stream, chunk([delta(**said)])).said
     assert stream.chars > 0
 
 
 def test_usage_is_read_and_hidden_unless_it_was_asked_for() -> None:
     for wanted in (True, False):
-        stream = wire.Stream(wanted)
+        stream = answers.Stream(wanted)
         plain = chunk([delta(content="x")], usage=None)
-        assert (b"usage" in stream.read(plain).data) == wanted
+        assert (b"usage" in piece(stream, plain).data) == wanted
         together = chunk([delta("stop")], usage=USAGE)  # as some servers do it
-        assert (b"usage" in stream.read(together).data) == wanted
-        alone = stream.read(chunk([], usage=USAGE)).data
+        assert (b"usage" in piece(stream, together).data) == wanted
+        alone = piece(stream, chunk([], usage=USAGE)).data
         assert alone == (chunk([], usage=USAGE) if wanted else b"")
         assert stream.tokens == Tokens(10, 7, 4, 0, 2)
 
 
 def test_a_chunk_without_usage_is_passed_on_byte_by_byte() -> None:
     data = b'{"choices" : [ {"delta":{"content":"\\u00e9 x"} , "index":0} ],"odd":1.50}'
-    assert wire.Stream(False).read(data).data is data
+    assert piece(answers.Stream(False), data).data is data
 
 
 @pytest.mark.parametrize(
@@ -154,6 +161,10 @@ def test_a_chunk_without_usage_is_passed_on_byte_by_byte() -> None:
         (USAGE, Tokens(10, 7, 4, 0, 2)),
         ({"prompt_tokens": 3, "total_tokens": 3}, Tokens(3)),
         ({"prompt_tokens": 3, "completion_tokens": 1, "cache_creation_input_tokens": 2}, Tokens(3, 1, 0, 2)),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 4}},
+            Tokens(9, 1, 0, 4),
+        ),
         (None, None),
         ({}, None),
         ({"prompt_tokens": -1, "completion_tokens": 4}, None),
@@ -163,7 +174,7 @@ def test_a_chunk_without_usage_is_passed_on_byte_by_byte() -> None:
 )
 def test_tokens_are_the_vendors_or_nobodys(usage: Any, tokens: Tokens | None) -> None:
     choice = {"index": 0, "message": {"content": "abc"}, "finish_reason": "stop"}
-    whole = wire.read_answer(Form.CHAT, chunk([choice], usage=usage))
+    whole = answers.read_answer(Form.CHAT, chunk([choice], usage=usage))
     assert (whole.tokens, whole.chars, whole.answered_as) == (tokens, 3, "v-1")
 
 
@@ -183,8 +194,8 @@ def test_tokens_are_the_vendors_or_nobodys(usage: Any, tokens: Tokens | None) ->
     ],
 )
 def test_what_is_no_whole_answer_is_wrong(body: bytes) -> None:
-    with pytest.raises(wire.Wrong):
-        wire.read_answer(Form.CHAT, body)
+    with pytest.raises(Wrong):
+        answers.read_answer(Form.CHAT, body)
 
 
 @given(st.binary(max_size=200))
@@ -192,8 +203,8 @@ def test_whatever_arrives_is_read_or_refused(body: bytes) -> None:
     for form in Form:
         with contextlib.suppress(Refusal):
             wire.decode_prompt(form, body)
-        with contextlib.suppress(wire.Wrong):
-            wire.read_answer(form, body)
+        with contextlib.suppress(Wrong):
+            answers.read_answer(form, body)
     wire.read_error(body)
 
 

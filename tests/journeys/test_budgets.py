@@ -39,9 +39,9 @@ def declared(vendor: FakeVendor, workers: int = 1, **limits: Any) -> dict[str, A
     }
 
 
-def ask(server: Server, model: str = "paid", **more: Any) -> Reply:
+def ask(server: Server, model: str = "paid", key: str = "of acme", **more: Any) -> Reply:
     body = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 20, **more}
-    return server.ask("POST", "/v1/chat/completions", json.dumps(body), {"x-api-key": "of acme"})
+    return server.ask("POST", "/v1/chat/completions", json.dumps(body), {"x-api-key": key})
 
 
 def spent(server: Server) -> float:
@@ -87,6 +87,34 @@ def test_where_a_budget_is_spent_a_cheaper_tier_may_answer(vendor: FakeVendor, t
         assert (first["reason"], first["pico_usd"], second["tier"]) == ("budget_spent", 0, "free")
 
 
+def test_a_key_has_its_own_budget_within_that_of_its_tenant(vendor: FakeVendor, tmp_path: Path) -> None:
+    manifest = declared(vendor, usd_per_day=0.016)  # eight calls
+    (first,) = manifest["tenants"]["acme"]["keys"]
+    first["budget"] = {"usd_per_day": 0.01}  # five
+    manifest["tenants"]["acme"]["keys"].append({"id": "other", "sha256": hashlib.sha256(b"other").hexdigest()})
+    with Server(tmp_path / "s", manifest) as server:
+        replies = [ask(server) for _ in range(6)]
+        assert [reply.status for reply in replies] == [200] * 5 + [429]
+        assert "this key's budget of $0.01 a day" in replies[-1].json["error"]["message"]
+        others = [ask(server, key="other") for _ in range(4)]
+        assert [reply.status for reply in others] == [200] * 3 + [429]
+        assert "this tenant's budget" in others[-1].json["error"]["message"]
+
+
+def test_a_route_has_a_budget_for_all_and_a_models_is_the_others_turn(vendor: FakeVendor, tmp_path: Path) -> None:
+    manifest = declared(vendor)
+    manifest["routes"]["bound"] = {"tiers": [{"name": "dear", "model": "paid"}], "budget": {"usd_per_day": 0.004}}
+    manifest["models"]["paid"]["budget"] = {"usd_per_month": 0.01}
+    with Server(tmp_path / "s", manifest) as server:
+        bound = [ask(server, "bound") for _ in range(3)]
+        assert [reply.status for reply in bound] == [200] * 2 + [429]
+        assert "this route's budget of $0.004 a day" in bound[-1].json["error"]["message"]
+        assert [ask(server, "chat").headers["servery-tier"] for _ in range(5)] == ["dear"] * 3 + ["free"] * 2
+        assert ask(server).status == 429
+    with Server(tmp_path / "s", manifest) as server:
+        assert ask(server, "chat").headers["servery-tier"] == "free"
+
+
 def test_what_is_only_observed_refuses_nobody(vendor: FakeVendor, tmp_path: Path) -> None:
     with Server(tmp_path / "s", declared(vendor, usd_per_day=0.004, mode="observe")) as server:
         assert [ask(server).status for _ in range(6)] == [200] * 6
@@ -127,3 +155,20 @@ def test_busy_time_counts_too(vendor: FakeVendor, tmp_path: Path) -> None:
         assert "retry-after" in replies[-1].headers
         server.await_records("select id from records", 300)
         assert spent(server) >= 0.95 * 0.001
+
+
+def test_a_hedge_that_a_budget_doesnt_hold_harms_nobody(vendor: FakeVendor, tmp_path: Path) -> None:
+    manifest = declared(vendor, usd_per_request=0.003)  # one call fits, two don't
+    slow = {"runtime": "openai", "endpoint": vendor.url, "serves": "slow?tokens=20&latency_ms=200", "price": PRICE}
+    manifest["models"]["slow"] = slow
+    hedge = {"after_ms": 1, "share": 1}
+    tiers = [{"name": "only", "model": "slow"}]
+    manifest["routes"]["hedged"] = {"policy": {"retries": 0, "hedge": hedge}, "tiers": tiers}
+    with Server(tmp_path, manifest) as server:
+        for stream in (False, True):
+            reply = ask(server, "hedged", stream=stream)
+            assert reply.status == 200, reply.body
+            wanted = reply.headers["servery-record-id"]
+            ((told,),) = server.await_records(f"select attempts from records where id = x'{wanted}'", 1)
+            made = [(attempt["role"], attempt.get("reason", "")) for attempt in json.loads(told)]
+            assert made == [("serve", ""), ("hedge", "budget_spent")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from servery.gateway.budgets import Budgets, Holder
+from servery.host.clock import Clock
 from servery.quota.accounts import MemoryAccounts, SqliteAccounts
-from servery.quota.budgets import LIFE_NS, NS, RENEW_NS, Account, Ledger, Purse, Report, Span, grant, window_of
+from servery.quota.budgets import LIFE_NS, NS, RENEW_NS, Account, Granted, Ledger, Purse, Report, Span, grant, window_of
+from servery.terms.limits import Spending
 
 WORKERS = 8
 LIMIT = 1_000_000
@@ -143,6 +148,42 @@ def test_an_account_that_cant_be_reached_says_so(tmp_path: Path) -> None:
     (tmp_path / "budgets.db").mkdir()
     with pytest.raises(OSError, match="budgets"):
         SqliteAccounts(tmp_path / "budgets.db").renew(ACCOUNT, Report("a", 0, 0, 1), 1, 10**18)
+
+
+class Held(MemoryAccounts):
+    """Accounts that answer for tokens only when they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def renew(self, account: Account, report: Report, workers: int, now_ns: int) -> Granted:
+        if "/tokens/" in account.name:
+            self.asked.set()
+            assert self.let_go.wait(30)
+        return super().renew(account, report, workers, now_ns)
+
+
+def test_a_caller_who_leaves_while_a_slice_is_asked_for_leaves_nothing_put_aside() -> None:
+    accounts = Held()
+
+    async def leave() -> None:
+        clock = Clock()
+        budgets = Budgets(accounts, "w", 1, clock)
+        allowance = budgets.make(
+            Holder("acme", "this tenant's", False, False), Spending(usd_per_day=1, tokens_per_minute=1000)
+        )
+        assert allowance is not None
+        asking = asyncio.ensure_future(allowance.reserve(1000, 5, clock.steady_ns() + 60 * NS))
+        await asyncio.to_thread(accounts.asked.wait, 30)
+        asking.cancel()
+        await asyncio.wait((asking,))
+        accounts.let_go.set()
+        await budgets.drain()
+
+    asyncio.run(leave())
+    assert accounts.spent
+    assert not any(held for leases in accounts.leases.values() for held, _ in leases.values())
 
 
 def test_windows_are_the_calendars() -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from servery.gateway.allowances import Allowances
+from servery.gateway.budgets import Holder
 from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline, Reply
 from servery.gateway.table import Entry, compile_table
@@ -20,7 +22,8 @@ from servery.host.clock import Dice
 from servery.host.eager import eagerly
 from servery.store.inflight import InFlight
 from servery.terms.change import Served, Snapshot
-from servery.terms.manifest import Confidence, Key, Limits, Manifest, Model, Prediction, Tenant
+from servery.terms.limits import Limits, Spending
+from servery.terms.manifest import Confidence, Key, Manifest, Model, Prediction, Tenant
 from servery.terms.money import busy_price
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import AnyLine, Attempt, Outcome, Record
@@ -66,7 +69,7 @@ def manifest() -> Manifest:
     )
 
 
-def no_budgets(tenant: str, limits: Limits) -> None:
+def no_budgets(holder: Holder, spending: Spending) -> None:
     """These worlds are about other things."""
 
 
@@ -156,7 +159,9 @@ class World:
             target.sure = lambda _: self.draw.choice((0.2, 0.9, float("nan")))
         models = {name: Served((target.version,)) for name, target in self.targets.items()}
         targets = {(name, "1"): target for name, target in self.targets.items()}
-        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", {}, OwnMinutes().make, no_budgets)
+        table = compile_table(
+            Snapshot(1, declared, "", models), targets, b"secret", {}, OwnMinutes().make, Allowances(no_budgets)
+        )
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:

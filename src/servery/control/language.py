@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 from servery.control.places import Places, at
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Manifest, Model
-from servery.terms.placement import speaks
+from servery.terms.placement import RENTED, lacking, speaks
 from servery.terms.routes import Route
 
 _OF_TOKENS = "usd_per_1m_"
@@ -20,15 +21,21 @@ def check_language_model(name: str, model: Model, served: Served | None, places:
     where = at("models", name)
     declared = {} if model.price is None else {key: getattr(model.price, key) for key in model.price.__struct_fields__}
     for key, usd in declared.items():
-        if usd is not None and key.startswith(_OF_TOKENS) != (model.runtime == "openai"):
+        if usd is not None and key.startswith(_OF_TOKENS) != (model.runtime in RENTED):
             message = f"`{key}` does nothing for the runtime `{model.runtime}`"
-            fixes = {"openai": "write `usd_per_1m_input` and `usd_per_1m_output`", "heuristic": "remove it: it is free"}
-            fix = fixes.get(model.runtime, "write `usd_per_hour`")
+            fix = "remove it: it is free" if model.runtime == "heuristic" else "write `usd_per_hour`"
+            if model.runtime in RENTED:
+                fix = "write `usd_per_1m_input` and `usd_per_1m_output`"
             yield places.problem(at(where, "price", key), message, fix)
-    if model.runtime == "openai" and served is not None and served.latest.price is None:
+    if model.runtime in RENTED and served is not None and served.latest.price is None:
         message = f"the price of {model.serves or name!r} is not known, so nothing that it costs could be"
         fix = "add for instance `price: {usd_per_1m_input: 0.15, usd_per_1m_output: 0.6}`; zeros where it is free"
         yield places.problem(where, message, fix)
+    for index, url in enumerate([model.endpoint, *(one.url for one in model.endpoints)]):
+        if "@" in urlsplit(url).netloc:
+            here = at(where, "endpoints", index - 1, "url") if index else at(where, "endpoint")
+            message = "the address holds a name or a password, which would be kept and told as a part of it"
+            yield places.problem(here, message, "write it as `credentials: {env: NAME}`")
     for index, canned in enumerate(model.replies):
         try:
             re.compile(canned.pattern)
@@ -47,9 +54,13 @@ def check_language_route(manifest: Manifest, route: Route, where: str, places: P
         message = f"`{in_text[0]}` answers in text, but {others} in tensors: callers could not use both"
         yield places.problem(at(where, "tiers"), message, "make two routes of them")
     yield from _checks(manifest, route, bool(in_text), where, places)
-    for key in ("hedge", "hold_tokens"):
+    for key in ("explore", "hedge", "hold_tokens"):
         if not in_text and getattr(policy, key):
             yield places.problem(at(here, key), f"`{key}` does nothing for models that take tensors", "remove it")
+    if policy.explore and len(route.tiers) == 1:
+        yield places.problem(
+            at(here, "explore"), "there is only one tier to draw from", "declare another one, or remove it"
+        )
     if policy.kind != "complexity":
         for key in ("thresholds", "router"):
             if getattr(policy, key):
@@ -82,7 +93,7 @@ def _checks(manifest: Manifest, route: Route, in_text: bool, where: str, places:
             fix = "add `check: logprob`, `margin`, `agreement` or `json_schema`"
             yield places.problem(at(here, "accept"), message, fix)
         model = manifest.models.get(tier.model)
-        if accept.check in ("logprob", "margin") and model is not None and "logprobs" in model.lacks:
+        if accept.check in ("logprob", "margin") and model is not None and "logprobs" in lacking(model):
             message = f"the model {tier.model!r} lacks logprobs, by which this check goes"
             yield places.problem(at(here, "accept", "check"), message, "write another check, such as `agreement`")
 

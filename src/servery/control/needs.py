@@ -9,7 +9,7 @@ import msgspec
 from servery.control.places import Places, at
 from servery.terms.change import Problem
 from servery.terms.manifest import DeclaredTensor, Model
-from servery.terms.placement import declared_apart, speaks
+from servery.terms.placement import RENTED, declared_apart, speaks
 
 # By key: what may be written there, and the runtimes that can't do without it.
 _KEYS = {
@@ -18,7 +18,7 @@ _KEYS = {
     "trusted": ("trusted: [sklearn.tree._tree.Tree]", set[str]()),
     "inputs": ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", {"python"}),
     "outputs": ("outputs: [{name: y, datatype: FP32, shape: [-1]}]", {"python"}),
-    "endpoint": ("endpoint: https://llm.example.com/v1", {"openai"}),
+    "endpoint": ("endpoint: https://llm.example.com/v1", set(RENTED)),
     "endpoints": ("", set[str]()),
     "replies": ("replies: [{pattern: opening hours, reply: We open at nine.}]", {"heuristic"}),
     "serves": ("", set[str]()),
@@ -26,14 +26,22 @@ _KEYS = {
     "context_window": ("", set[str]()),
     "lacks": ("", set[str]()),
     "first_token_ms": ("", set[str]()),
+    "drop_unsupported": ("", set[str]()),
+    "offers": ("", set[str]()),
+    "budget": ("", set[str]()),
 }
+_RENTED = frozenset(
+    {
+        "endpoint", "endpoints", "serves", "credentials", "context_window", "lacks", "first_token_ms",
+        "drop_unsupported", "budget",
+    }
+)  # fmt: skip
 _USES = {
     "onnx": frozenset({"device"}),
     "python": frozenset({"class", "inputs", "outputs"}),
     "sklearn": frozenset({"inputs", "outputs", "trusted"}),
-    "openai": frozenset(
-        {"endpoint", "endpoints", "serves", "credentials", "context_window", "lacks", "first_token_ms"}
-    ),
+    "openai": _RENTED | {"offers"},
+    "anthropic": _RENTED,
     "heuristic": frozenset({"replies"}),
 }
 # What says how an artifact is kept and run: a language model has none.

@@ -135,7 +135,7 @@ def read_version_artifact(model: Model, path: Path) -> Artifact:
             return read_code(path, model.entry, declared, extra)
         case "sklearn":
             return read_skops(path, model.trusted, declared, extra)
-        case "openai" | "heuristic":
+        case "openai" | "anthropic" | "heuristic":
             raise ArtifactError("a language model has no artifact")
 
 

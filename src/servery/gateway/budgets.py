@@ -12,7 +12,7 @@ import msgspec
 
 from servery.host.clock import Clock
 from servery.quota.budgets import NS, RENEW_NS, Account, Granted, Ledger, Purse, Report, Span, window_of
-from servery.terms.manifest import Limits
+from servery.terms.limits import Spending
 from servery.terms.money import from_usd, to_usd
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.text import Tokens
@@ -27,14 +27,35 @@ class _Open(msgspec.Struct, frozen=True):
     purse: Purse
 
 
-class Budget:
-    """One limit of one tenant: so much a `span`, in pico-dollars or in tokens (`of_tokens`)."""
+class Holder(msgspec.Struct, frozen=True):
+    """Whose budgets these are. `account` is theirs alone, `told` what a caller reads; where one is spent another tier may be
+    asked if `cheaper`, and nobody is refused if `observed`.
+    """
 
-    def __init__(self, tenant: str, span: Span, of_tokens: bool, limit: int, budgets: Budgets) -> None:
+    account: str
+    told: str
+    cheaper: bool
+    observed: bool
+
+
+class Spent(Refusal):
+    """A budget doesn't hold what a call may cost. `final`: no other tier is asked."""
+
+    def __init__(self, message: str, retry_after_s: float, final: bool) -> None:
+        super().__init__(Reason.BUDGET_SPENT, message, retry_after_s)
+        self.final = final
+
+
+class Budget:
+    """One limit of one Holder: so much a `span`, in pico-dollars or in tokens (`of_tokens`)."""
+
+    def __init__(self, holder: Holder, span: Span, of_tokens: bool, limit: int, budgets: Budgets) -> None:
         self.of_tokens = of_tokens
+        self.observed = holder.observed
+        self._holder = holder
         self._limit = limit
         self._span = span
-        self._name = f"{tenant}/{'tokens' if of_tokens else 'usd'}/{span.value}"
+        self._name = f"{holder.account}/{'tokens' if of_tokens else 'usd'}/{span.value}"
         self._budgets = budgets
         self._now = self._opened()
         self._before: list[_Open] = []  # windows that have ended, but not all of their calls
@@ -80,12 +101,12 @@ class Budget:
         self._now.purse.force(amount)
         return self._now.purse
 
-    def refused(self) -> Refusal:
+    def refused(self) -> Spent:
         """What a caller is told."""
         left_s = max((self._now.account.ends_ns - self._budgets.clock.wall_ns()) / NS, 1.0)
         amount = f"{self._limit:,} tokens" if self.of_tokens else f"${to_usd(self._limit):g}"
-        message = f"this tenant's budget of {amount} a {self._span.value} doesn't hold what this call may cost"
-        return Refusal(Reason.BUDGET_SPENT, message, retry_after_s=left_s)
+        message = f"{self._holder.told} budget of {amount} a {self._span.value} doesn't hold what this call may cost"
+        return Spent(message, left_s, not self._holder.cheaper)
 
     async def settle_up(self) -> None:
         """Report what was spent, and give back what isn't put aside."""
@@ -130,70 +151,75 @@ class Budget:
 class Paid:
     """What was put aside for one call, in every budget that it counts on."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("parts",)
 
     def __init__(self, parts: list[tuple[Budget, Purse, int]]) -> None:
-        self._parts = parts
+        self.parts = parts
 
     def settle(self, pico_usd: int, tokens: int = 0) -> None:
         """The call has ended: what it cost, and took."""
-        for budget, purse, reserved in self._parts:
+        for budget, purse, reserved in self.parts:
             purse.settle(reserved, tokens if budget.of_tokens else pico_usd)
+
+    def take_back(self) -> None:
+        """The call isn't made."""
+        self.settle(0)
 
 
 class Allowance:
-    """All budgets of one tenant in one worker. `most_pico` is what one Request may cost; 0: anything."""
+    """All budgets that a call counts on in one worker, those of one Holder or of several."""
 
-    def __init__(self, tenant: str, limits: Limits, budgets: Budgets) -> None:
-        self.cheaper = limits.when_spent == "cheaper"
-        self.most_pico = 0 if limits.usd_per_request is None else max(from_usd(limits.usd_per_request), 1)
-        self._observed = limits.mode == "observe"
-        dollars = ((Span.DAY, limits.usd_per_day), (Span.MONTH, limits.usd_per_month))
-        self.parts = [Budget(tenant, span, False, from_usd(usd), budgets) for span, usd in dollars if usd is not None]
-        if limits.tokens_per_minute is not None:
-            self.parts.append(Budget(tenant, Span.MINUTE, True, limits.tokens_per_minute, budgets))
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: tuple[Budget, ...]) -> None:
+        self.parts = parts
+
+    def beside(self, other: Allowance | None) -> Allowance:
+        """Both."""
+        return self if other is None else Allowance(self.parts + other.parts)
 
     def take(self, pico_usd: int, tokens: Tokens) -> Paid | None:
         """Put aside what a call may cost, where this worker's slices hold it; else None, and nothing is."""
-        parts: list[tuple[Budget, Purse, int]] = []
+        paid = Paid([])
         for budget in self.parts:
             amount = tokens.total if budget.of_tokens else pico_usd
             if not amount:
                 continue
             purse = budget.take(amount)
             if purse is None:
-                for _, held, aside in parts:
-                    held.settle(aside, 0)
+                paid.take_back()
                 return None
-            parts.append((budget, purse, amount))
-        return Paid(parts)
+            paid.parts.append((budget, purse, amount))
+        return paid
 
     async def reserve(self, pico_usd: int | None, tokens: int | None, until_ns: int) -> Paid:
         """Put aside what a call may cost, in all budgets or in none; None is never short of anything. Refusal.
 
         Where budgets are only observed the call is counted, and made.
         """
-        parts: list[tuple[Budget, Purse, int]] = []
-        for budget in self.parts:
-            amount = tokens if budget.of_tokens else pico_usd
-            if amount is None:
-                continue
-            purse = await budget.reserve(amount, until_ns)
-            if purse is None and self._observed:
-                purse = budget.on_credit(amount)
-            if purse is None:
-                for _, held, aside in parts:
-                    held.settle(aside, 0)
-                raise budget.refused()
-            parts.append((budget, purse, amount))
-        return Paid(parts)
+        paid = Paid([])
+        try:
+            for budget in self.parts:
+                amount = tokens if budget.of_tokens else pico_usd
+                if amount is None:
+                    continue
+                purse = await budget.reserve(amount, until_ns)
+                if purse is None and budget.observed:
+                    purse = budget.on_credit(amount)
+                if purse is None:
+                    raise budget.refused()
+                paid.parts.append((budget, purse, amount))
+        except BaseException:  # the caller may leave while a slice is asked for
+            paid.take_back()
+            raise
+        return paid
 
 
-MakeAllowance = Callable[[str, Limits], Allowance | None]
+MakeAllowance = Callable[[Holder, Spending], Allowance | None]
 
 
 class Budgets:
-    """A Service: the budgets of all tenants in one worker. `ledger` is used in a thread of its own."""
+    """A Service: all budgets in one worker. `ledger` is used in a thread of its own."""
 
     name = "budgets"
     unready = ""
@@ -207,11 +233,15 @@ class Budgets:
         self._made: list[Allowance] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def make(self, tenant: str, limits: Limits) -> Allowance | None:
-        """The budgets of a tenant; None where it has none."""
-        allowance = Allowance(tenant, limits, self)
-        if not allowance.parts and not allowance.most_pico:
+    def make(self, holder: Holder, spending: Spending) -> Allowance | None:
+        """The budgets of a Holder; None where it has none."""
+        dollars = ((Span.DAY, spending.usd_per_day), (Span.MONTH, spending.usd_per_month))
+        parts = [Budget(holder, span, False, from_usd(usd), self) for span, usd in dollars if usd is not None]
+        if spending.tokens_per_minute is not None:
+            parts.append(Budget(holder, Span.MINUTE, True, spending.tokens_per_minute, self))
+        if not parts:
             return None
+        allowance = Allowance(tuple(parts))
         self._made.append(allowance)
         return allowance
 

@@ -124,12 +124,14 @@ class Call:
     async def _run(self) -> None:
         talk, tier = self._talk, self.tier
         try:
-            if talk.allowance is not None:
-                self._paid = talk.allowance.take(self.price, self._forecast) or await talk.allowance.reserve(
+            allowance = talk.allowance if tier.allowance is None else tier.allowance.beside(talk.allowance)
+            if allowance is not None:
+                self._paid = allowance.take(self.price, self._forecast) or await allowance.reserve(
                     self.price or None, self._forecast.total or None, talk.until_ns
                 )
             check = tier.check
-            exchange = tier.target.open(talk.prompt, Look.NOTHING if check is None else check.look, self.avoid)
+            look = Look.NOTHING if check is None else check.look
+            exchange = tier.target.open(talk.prompt, look, self.avoid, talk.until_ns)
             self.exchange = exchange
             if not talk.prompt.stream:
                 self.body = await exchange.whole()

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
+
 from servery.gateway.admit import Left
-from servery.gateway.budgets import Allowance
+from servery.gateway.budgets import Allowance, Spent
 from servery.gateway.call import Call
 from servery.gateway.fit import Moment, facts_of
 from servery.gateway.texts import Speaker, TextEntry
@@ -31,6 +33,14 @@ NS = 1_000_000_000
 _FINAL = (Reason.INVALID_REQUEST,)
 # What the log needn't tell: it is the prompt's doing, or the tenant's.
 _NOT_WORTH_A_LINE = (Reason.INVALID_REQUEST, Reason.NOT_CAPABLE, Reason.BUDGET_SPENT)
+
+
+class Means(msgspec.Struct, frozen=True, gc=False):
+    """What a Request may take: its deadline (steady), the pico-dollars that its caller allows it (0: any), and budgets."""
+
+    until_ns: int
+    most_pico: int
+    allowance: Allowance | None
 
 
 class Conversation:
@@ -62,16 +72,15 @@ class Conversation:
         trail: Trail,
         clock: Clock,
         speaker: Speaker,
-        until_ns: int,
-        allowance: Allowance | None,
+        means: Means,
     ) -> None:
         self.prompt = prompt
         self.entry = entry
         self.clock = clock
         self.speaker = speaker
-        self.until_ns = until_ns
-        self.allowance = allowance
-        of_tenant = 0 if allowance is None else allowance.most_pico
+        self.until_ns = until_ns = means.until_ns
+        self.allowance = means.allowance
+        of_tenant = means.most_pico
         self._most_pico = min(entry.max_pico or of_tenant, of_tenant or entry.max_pico)
         self._trail = trail
         self._facts = Facts(1, until_ns)
@@ -82,10 +91,10 @@ class Conversation:
         self._bell: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] | None = None
 
-    async def answer(self, draw: float) -> None:
-        """Answer. Raises Refusal when routing gives up, and Left when the caller does."""
+    async def answer(self, draw: float, lot: float) -> None:
+        """Answer. `draw` spreads retries, `lot` decides who is asked first where a policy explores. Raises Refusal when routing gives up, and Left when the caller does."""
         now_ns = self.clock.steady_ns()
-        moment = Moment(now_ns, self.until_ns, self._most_pico, draw)
+        moment = Moment(now_ns, self.until_ns, self._most_pico, draw, lot)
         self._facts = facts_of(self.prompt, self.entry, self._trail, self.speaker, moment)
         decision = routing.next(self.entry.plan, (), self._facts, now_ns)
         timer = self.loop.call_later((self.until_ns - now_ns) / NS, self._is_late)
@@ -133,23 +142,20 @@ class Conversation:
         """Do what was decided, wait until something happens, and decide again. Refusal, Left."""
         if isinstance(decision, Refuse):
             raise self._refusal(decision.reason)
-        until_ns = self.until_ns
         if isinstance(decision, Try):
             if decision.at_ns > self.clock.steady_ns():
                 await self._something(decision.at_ns)
                 if self._late:
                     return self._next()
             self._begin(decision)
-            if self._facts.hedge_ns:
-                further = self._next()
-                until_ns = further.until_ns if isinstance(further, Wait) else until_ns
+            if not self._facts.hedge_ns:
+                await self._something(self.until_ns)
         elif isinstance(decision, Wait):
-            until_ns = decision.until_ns
-        await self._something(until_ns)
+            await self._something(decision.until_ns)
         return self._look() or self._next()
 
     def _begin(self, decision: Try) -> None:
-        """One more call. Refusal where the Request may not cost so much."""
+        """One more call, which fails at once where the Request may not cost so much."""
         calls, trail = self._calls, self._trail
         avoid = [call.exchange.asked for call in calls if call.step == decision.step and call.exchange is not None]
         call = Call(self, decision.step, decision.role, avoid)
@@ -224,12 +230,16 @@ class Conversation:
                 log.warning("record %s: %s: %s: %s", record, call.tier.model, failure.reason.word, failure.message)
             if self._speaking is call:
                 raise failure
-            if self._is_final(failure):
+            if self._is_final(failure) and not (call.role is Role.HEDGE and self._under_way):
                 settled = routing.settle([one.tried() for one in self._calls], self._facts)
                 if isinstance(settled, Settle):
                     return settled
                 raise failure
         return None
+
+    @property
+    def _under_way(self) -> bool:
+        return not all(call.ended for call in self._calls)
 
     def _weigh(self, call: Call) -> None:
         """How sure an answer is; one of two that were asked for the same beats the other."""
@@ -251,9 +261,7 @@ class Conversation:
 
     def _is_final(self, failure: Refusal) -> bool:
         """Whether no other tier is asked after this."""
-        if failure.reason is Reason.BUDGET_SPENT:
-            return self.allowance is not None and not self.allowance.cheaper
-        return failure.reason in _FINAL
+        return failure.final if isinstance(failure, Spent) else failure.reason in _FINAL
 
     async def _tell(self, settled: Settle) -> None:
         """Take the answer that stands to the caller, as far as it hasn't heard it."""
@@ -282,11 +290,18 @@ class Conversation:
 
 
 def find_text(entries: dict[str, TextEntry], called: str, form: Form, tensors: bool) -> TextEntry:
-    """The entry of this name. Refusal."""
+    """The entry of this name; for a prompt that names none, the only one that offers its form. Refusal."""
     entry = entries.get(called)
     if entry is not None:
         return entry
-    known = ", ".join(f"'{name}'" for name in list(entries)[:20]) or "none"
+    names = list(entries)
+    if not called and entries:
+        names = list(next(iter(entries.values())).capable.get(form.value, names))
+        if len(names) == 1:
+            return entries[names[0]]
+    known = ", ".join(f"'{name}'" for name in names[:20]) or "none"
+    if not called:
+        raise Refusal(Reason.INVALID_REQUEST, f"`model` is missing; /v1/{form.value} has {known}")
     if tensors:
         raise Refusal(Reason.INVALID_REQUEST, f"'{called}' takes tensors, at /v2/models; /v1/{form.value} has {known}")
     raise Refusal(Reason.NOT_FOUND, f"no route or model is called '{called[:128]}'; there is {known}")

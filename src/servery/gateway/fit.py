@@ -6,9 +6,11 @@ import msgspec
 
 from servery.gateway.texts import Speaker, TextEntry, TextTier
 from servery.gateway.trail import Trail
-from servery.routing.next import Facts
-from servery.routing.static import By, pick
+from servery.routing.next import Facts, explored
+from servery.routing.static import By, Static, pick
 from servery.terms.reasons import Reason, Refusal
+from servery.terms.record import Candidate, Choice
+from servery.terms.request import Scalar
 from servery.terms.text import Prompt
 
 NS = 1_000_000_000
@@ -18,6 +20,10 @@ _UNFIT = {
     "images": "it can't see images",
     "json_schema": "it can't keep to a JSON schema",
     "logprobs": "it gives no log-probabilities",
+    "completions": "it has nothing for /v1/completions",
+    "embeddings": "it has nothing for /v1/embeddings",
+    "responses": "it doesn't offer /v1/responses",
+    "moderations": "it doesn't offer /v1/moderations",
     "context": "the prompt and its answer would be too long for it",
     "cost": "it would cost more than max_usd_per_inference, or the tenant's usd_per_request",
     "resting": "its endpoints take no calls for now",
@@ -27,61 +33,73 @@ _UNFIT = {
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
     """What a choice depends on beside the prompt: `until_ns` is the deadline (steady), `most_pico` what all may cost (0:
-    anything), `draw` from 0 to 1.
+    anything), `draw` and `lot` from 0 to 1.
     """
 
     now_ns: int
     until_ns: int
     most_pico: int
     draw: float
+    lot: float
 
 
 def facts_of(prompt: Prompt, entry: TextEntry, trail: Trail, speaker: Speaker, moment: Moment) -> Facts:
     """What is so for this Request: who should be asked first, and who can't be. Refusal where nobody can."""
-    first = 0
+    first, score = 0, None
     if entry.scored is not None:
         score = entry.scored.score(prompt.text)
         for threshold in entry.scored.thresholds:
             first += score > threshold
         trail.why = f"complexity:{score:.4f}"
     elif entry.static is not None:
-        static, said = entry.static, None
-        if static.by is By.SUBSCRIPTION:
-            said = trail.caller.subscription
-        elif static.by is By.HEADER:
-            said = speaker.header(static.name)
-        elif static.name in prompt.fields:
-            said = _scalar(prompt.fields[static.name])
-        picked = pick(static, said)
+        picked = pick(entry.static, _said(entry.static, prompt, trail, speaker))
         first, trail.why = picked.step, picked.why
-    closed = entry.closed.get(trail.caller.tenant, _NOTHING_CLOSED)
-    unfit: dict[int, str] | None = None
-    for step, tier in enumerate(entry.tiers):
-        if why := _unfit(prompt, tier, entry, moment):
-            unfit = {} if unfit is None else unfit
-            unfit[step] = why
+    barred = closed = entry.closed.get(trail.caller.tenant, _NOTHING_CLOSED)
+    candidates = tuple([_candidate(prompt, tier, entry, moment) for tier in entry.tiers])
+    unfit = {step: candidate.unfit for step, candidate in enumerate(candidates) if candidate.unfit}
     if unfit:
         closed = _without(unfit, closed, entry, trail, moment)
-    return Facts(1, moment.until_ns, closed, first, moment.draw, _hedges(prompt, entry))
+    facts = Facts(1, moment.until_ns, closed, first, moment.draw, _hedges(prompt, entry))
+    if len(candidates) == 1 or len(closed) == len(candidates):
+        return facts
+    if barred:
+        replace = msgspec.structs.replace
+        candidates = tuple([replace(one, unfit="region") if at in barred else one for at, one in enumerate(candidates)])
+    facts, propensity, drawn = explored(entry.plan, facts, entry.explore, moment.lot)
+    if drawn:
+        trail.why = f"{trail.why} explored".strip()
+    thresholds = () if entry.scored is None else entry.scored.thresholds
+    trail.choice = Choice(propensity, candidates, score, thresholds, drawn)
+    return facts
 
 
-def _unfit(prompt: Prompt, tier: TextTier, entry: TextEntry, moment: Moment) -> str:
-    """Why a tier can't be asked, a key of _UNFIT; "" where it can."""
-    if tier.lacks and prompt.needs:
-        missing = prompt.needs & tier.lacks
-        if missing:
-            return min(missing)
+def _said(static: Static, prompt: Prompt, trail: Trail, speaker: Speaker) -> Scalar | None:
+    """What a `static` policy goes by."""
+    if static.by is By.SUBSCRIPTION:
+        return trail.caller.subscription
+    if static.by is By.HEADER:
+        return speaker.header(static.name)
+    return _scalar(prompt.fields[static.name]) if static.name in prompt.fields else None
+
+
+def _candidate(prompt: Prompt, tier: TextTier, entry: TextEntry, moment: Moment) -> Candidate:
+    """A tier, with what a call of it may cost and take, and why it can't be asked: a key of _UNFIT, "" where it can."""
     target = tier.target
-    if tier.window or moment.most_pico:
-        forecast = target.forecast(prompt)
-        if tier.window and forecast.input + prompt.most > tier.window:
-            return "context"
-        if moment.most_pico and target.price.of(forecast) > moment.most_pico:
-            return "cost"
-    if target.rest_ns(moment.now_ns):
-        return "resting"
+    forecast = target.forecast(prompt)
+    pico_usd = target.price.of(forecast)
     late_ns = target.late_ns(entry.promised, False)
-    return "slow" if late_ns and moment.now_ns + late_ns > moment.until_ns else ""
+    unfit = ""
+    if tier.lacks and (missing := prompt.needs & tier.lacks):
+        unfit = min(missing)
+    elif tier.window and forecast.input + prompt.most > tier.window:
+        unfit = "context"
+    elif moment.most_pico and pico_usd > moment.most_pico:
+        unfit = "cost"
+    elif target.rest_ns(moment.now_ns):
+        unfit = "resting"
+    elif late_ns and moment.now_ns + late_ns > moment.until_ns:
+        unfit = "slow"
+    return Candidate(tier.name, unfit, pico_usd, late_ns)
 
 
 def _without(
@@ -102,7 +120,9 @@ def _without(
     if resting:
         raise Refusal(Reason.UPSTREAM_BUSY, message, retry_after_s=min(resting) / NS)
     if unfit:
-        raise Refusal(Reason.NOT_CAPABLE, message)
+        able = [names for need in set(unfit.values()) if (names := entry.capable.get(need))]
+        others = sorted(set(able[0]).intersection(*able[1:]) - {entry.name})[:20] if able else []
+        raise Refusal(Reason.NOT_CAPABLE, f"{message}; those can: {', '.join(others)}" if others else message)
     return closed
 
 
@@ -117,8 +137,8 @@ def _hedges(prompt: Prompt, entry: TextEntry) -> tuple[int, ...]:
     )
 
 
-def _scalar(raw: msgspec.Raw) -> bool | int | float | str | None:
+def _scalar(raw: msgspec.Raw) -> Scalar | None:
     try:
         return msgspec.json.decode(raw, type=bool | int | float | str)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None

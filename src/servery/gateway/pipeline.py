@@ -15,7 +15,7 @@ import msgspec
 
 from servery.gateway.admit import Left, Turns, book, book_later, check_limits, leave, take_turn
 from servery.gateway.choose import choose
-from servery.gateway.converse import Conversation, find_text
+from servery.gateway.converse import Conversation, Means, find_text
 from servery.gateway.execute import execute
 from servery.gateway.identify import identify
 from servery.gateway.receive import Ask, TextAsk, receive
@@ -160,9 +160,9 @@ class Pipeline:
             if not (booked and ask.here and self.turns.enter()):
                 await self._come_in(tenancy, ask, trail, booked, entry.deadline_ns)
             try:
-                if tenancy.allowance is not None:
-                    until_ns = trail.started_ns + entry.deadline_ns
-                    trail.paid = await tenancy.allowance.reserve(0, None, until_ns)
+                allowance = table.allowance(trail.caller, entry.name)
+                if allowance is not None:
+                    trail.paid = await allowance.reserve(0, None, trail.started_ns + entry.deadline_ns)
                 request = receive(ask, entry, trail)
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
@@ -190,8 +190,11 @@ class Pipeline:
                 trail.begin()
                 allowed_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
                 until_ns = trail.started_ns + allowed_ns
-                conversation = Conversation(prompt, entry, trail, self.clock, ask, until_ns, tenancy.allowance)
-                await conversation.answer(int.from_bytes(self.dice.bits(2)) / 65_536)
+                allowance = table.allowance(trail.caller, entry.name)
+                may = Means(until_ns, tenancy.most_pico, allowance)
+                conversation = Conversation(prompt, entry, trail, self.clock, ask, may)
+                bits = self.dice.bits(4)
+                await conversation.answer(int.from_bytes(bits[:2]) / 65_536, int.from_bytes(bits[2:]) / 65_536)
                 return None, None
             finally:
                 leave(self.turns)

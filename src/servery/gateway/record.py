@@ -51,8 +51,9 @@ def close(trail: Trail, outcome: Outcome, reason: str, now_ns: int, region: str)
         attempts = tuple([_attempt(made, made.rows if at == last else 0) for at, made in enumerate(trail.made)])
     else:
         attempts = tuple([_attempt(made, by_row.count(at)) for at, made in enumerate(trail.made)])
-    if trail.why and attempts:
-        attempts = (msgspec.structs.replace(attempts[0], why=trail.why), *attempts[1:])
+    if (trail.why or trail.choice is not None) and attempts:
+        first = msgspec.structs.replace(attempts[0], why=trail.why, choice=trail.choice)
+        attempts = (first, *attempts[1:])
     return Record(
         trail.id,
         trail.at_ns,

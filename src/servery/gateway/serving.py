@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from servery.gateway.allowances import Allowances
 from servery.gateway.budgets import MakeAllowance
 from servery.gateway.minutes import MakeMinute
 from servery.gateway.table import Table, Target, Tenancy, compile_table
@@ -17,6 +18,7 @@ from servery.gateway.texts import TextTarget
 from servery.host.service import Service
 from servery.routing.router_file import BadRouter, Router
 from servery.terms.change import Snapshot, Standing, Version
+from servery.terms.limits import Spending
 from servery.terms.manifest import Model, Versions
 from servery.terms.placement import Placement, placement_of, timed
 from servery.terms.reasons import Reason
@@ -85,7 +87,7 @@ class Serving:
         self._read_router = read_router
         self._routers: dict[str, Router] = {}  # by digest
         self._make_minute = make_minute
-        self._make_allowance = make_allowance
+        self._allowances = Allowances(make_allowance)
         self._make = make
         self._ended = ended
         self._swapped: Callable[[Table], None] = lambda _: None
@@ -187,8 +189,8 @@ class Serving:
 
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
         targets = {key: one.target for key, one in made.items()}
-        makers = self._make_minute, self._make_allowance
-        return compile_table(snapshot, targets, self._secret, self._tenancies, *makers, self._routers)
+        kept = self._tenancies, self._make_minute, self._allowances
+        return compile_table(snapshot, targets, self._secret, *kept, self._routers)
 
     def _retire(self, gone: list[Made]) -> None:
         old = list(self._old)
@@ -221,5 +223,13 @@ def _all_of(parts: Sequence[VersionStatistics]) -> tuple[VersionStatistics, ...]
 def what_a_target_needs(model: Model) -> Model:
     """The declaration without what only the Table uses: a change there needs no new Target."""
     return msgspec.structs.replace(
-        model, artifact="", artifacts=(), versions=Versions(), labels={}, confidence=None, prediction=None, expose=False
+        model,
+        artifact="",
+        artifacts=(),
+        versions=Versions(),
+        labels={},
+        confidence=None,
+        prediction=None,
+        expose=False,
+        budget=Spending(),
     )

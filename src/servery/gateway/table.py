@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from servery.gateway.budgets import Allowance, MakeAllowance
+from servery.gateway.allowances import Allowances
+from servery.gateway.budgets import Allowance
 from servery.gateway.minutes import MakeMinute, Minute
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.identity.keys import LOCAL_TENANT, Keyring
@@ -18,10 +19,12 @@ from servery.routing.router_file import Router
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
-from servery.terms.manifest import Confidence, Limits, Manifest, Model
+from servery.terms.limits import Limits
+from servery.terms.manifest import Confidence, Manifest, Model
+from servery.terms.money import from_usd
 from servery.terms.placement import speaks
 from servery.terms.reasons import Reason
-from servery.terms.request import Array, Call, Called
+from servery.terms.request import Array, Call, Called, Caller
 from servery.terms.residency import may_flow
 from servery.terms.routes import DEADLINE_MS, Route
 from servery.terms.tensors import Signature, TensorSpec
@@ -107,14 +110,11 @@ class Entry(msgspec.Struct, frozen=True):
 class Tenancy:
     """What a tenant uses now. Owned by the worker by tenant, so it outlives Tables."""
 
-    __slots__ = ("_limits", "_make", "_make_allowance", "_tenant", "allowance", "at_once", "inside", "minute")
+    __slots__ = ("_make", "_tenant", "at_once", "inside", "minute", "most_pico")
 
-    def __init__(self, tenant: str, limits: Limits, make: MakeMinute, make_allowance: MakeAllowance) -> None:
+    def __init__(self, tenant: str, limits: Limits, make: MakeMinute) -> None:
         self._tenant = tenant
         self._make = make
-        self._make_allowance = make_allowance
-        self._limits = Limits()
-        self.allowance: Allowance | None = None
         self.minute: Minute | None = None
         self.inside = 0
         self.keep(limits)
@@ -122,9 +122,8 @@ class Tenancy:
     def keep(self, limits: Limits) -> None:
         """Go on by these limits; what was used in the last minute stays counted where there was a limit before."""
         self.at_once = limits.concurrency_per_worker
-        if limits != self._limits:
-            self._limits = limits
-            self.allowance = self._make_allowance(self._tenant, limits)
+        # What one Request may cost; 0: anything.
+        self.most_pico = 0 if limits.usd_per_request is None else max(from_usd(limits.usd_per_request), 1)
         most = limits.requests_per_minute
         if most is None:
             self.minute = None
@@ -166,11 +165,19 @@ class Table(msgspec.Struct, frozen=True):
     entries: dict[str, Entry]
     texts: dict[str, TextEntry]
     tenancies: dict[str, Tenancy]
+    callers: dict[tuple[str, str], Allowance]
+    routes: dict[str, Allowance]
     targets: tuple[Target | TextTarget, ...]
     quick_paths: dict[
         bytes, tuple[str, str] | Form
     ]  # raw path → name and version, or form, where no more is to be parsed
     use: Use
+
+    def allowance(self, caller: Caller, route: str) -> Allowance | None:
+        """What this caller may spend on this route; None: anything."""
+        of_route = self.routes.get(route)
+        of_caller = self.callers.get((caller.tenant, caller.key))
+        return of_caller if of_route is None else of_route.beside(of_caller)
 
     def unready(self) -> list[str]:
         """Why this worker can't keep its promises now; empty when every Route has an answer.
@@ -195,7 +202,7 @@ def compile_table(
     secret: bytes,
     tenancies: dict[str, Tenancy],
     make_minute: MakeMinute,
-    make_allowance: MakeAllowance,
+    allowances: Allowances,
     routers: Mapping[str, Router] = {},
 ) -> Table:
     """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
@@ -216,14 +223,16 @@ def compile_table(
         if tenant in tenancies:
             tenancies[tenant].keep(limit)
         else:
-            tenancies[tenant] = Tenancy(tenant, limit, make_minute, make_allowance)
+            tenancies[tenant] = Tenancy(tenant, limit, make_minute)
     return Table(
         snapshot.epoch,
         manifest,
         Keyring(manifest.tenants, secret, manifest.subscriptions),
         entries,
-        text_entries(snapshot, for_text, routers),
+        text_entries(snapshot, for_text, routers, allowances.of_model),
         {tenant: tenancies[tenant] for tenant in limits},
+        allowances.of_callers(manifest),
+        allowances.of_routes(manifest),
         tuple(targets.values()),
         {**dict(_infer_paths(entries)), **({f"/v1/{form.value}".encode(): form for form in Form} if for_text else {})},
         Use(),

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from servery.gateway.budgets import Allowance
 from servery.quota.extra import Extra
 from servery.routing.checks import Check, check_of
 from servery.routing.hardness import hardness
@@ -15,8 +16,9 @@ from servery.routing.router_file import Router
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
+from servery.terms.limits import Spending
 from servery.terms.manifest import Manifest, Model
-from servery.terms.placement import speaks
+from servery.terms.placement import NEEDS, lacking, speaks
 from servery.terms.reasons import Reason
 from servery.terms.residency import may_flow
 from servery.terms.routes import DEADLINE_MS, Policy, Route, Tier
@@ -74,6 +76,10 @@ class TextTarget(Protocol):
         ...
 
     def forecast(self, prompt: Prompt) -> Tokens: ...
+    async def count(self, prompt: Prompt) -> int:
+        """The tokens of a prompt in Anthropic's form. Refusal."""
+        ...
+
     def rest_ns(self, now_ns: int) -> int:
         """For how long it wants no calls; 0: it takes them."""
         ...
@@ -82,8 +88,8 @@ class TextTarget(Protocol):
         """The time that this share of answers didn't exceed lately: to the end, or of streams to the first word. 0: unknown."""
         ...
 
-    def open(self, prompt: Prompt, look: Look, avoid: Collection[object]) -> Exchange:
-        """A call that begins when its answer is asked for. Refusal."""
+    def open(self, prompt: Prompt, look: Look, avoid: Collection[object], until_ns: int) -> Exchange:
+        """A call that begins when its answer is asked for, and is over a little after `until_ns` (steady). Refusal."""
         ...
 
 
@@ -103,6 +109,7 @@ class TextTier(msgspec.Struct, frozen=True):
     told: bytes = b""
     check: Check | None = None
     prediction: str = ""  # kept of tensors only
+    allowance: Allowance | None = None  # of the model
 
 
 class Hedge(msgspec.Struct, frozen=True):
@@ -135,8 +142,16 @@ class TextEntry(msgspec.Struct, frozen=True):
     static: Static | None = None
     scored: Scored | None = None
     hedge: Hedge | None = None
+    capable: Mapping[str, tuple[str, ...]] = {}  # by what not all can do: the names that can
+    explore: float = 0.0  # the share of Requests whose first step is drawn
     hold_tokens: int = 0  # of a stream that are held back before it begins
     promised: float = 0.95  # the share of answers that are meant to be there by the deadline
+
+    @property
+    def window(self) -> int:
+        """The longest prompt that one of the tiers takes, with its answer (tokens; 0: unknown)."""
+        windows = [tier.window for tier in self.tiers]
+        return max(windows) if all(windows) else 0
 
     @property
     def unready(self) -> str:
@@ -183,8 +198,13 @@ class Speaker(Protocol):
 TextTargets = Mapping[str, TextTarget]  # by Model
 
 
-def text_entries(snapshot: Snapshot, targets: TextTargets, routers: Mapping[str, Router]) -> dict[str, TextEntry]:
-    """Every name that answers in text. `routers` are the trained ones, by digest."""
+def text_entries(
+    snapshot: Snapshot,
+    targets: TextTargets,
+    routers: Mapping[str, Router],
+    of_model: Callable[[str, Spending], Allowance | None],
+) -> dict[str, TextEntry]:
+    """Every name that answers in text. `routers` are the trained ones, by digest; `of_model` has the budgets of models."""
     manifest = snapshot.manifest
     entries = {
         name: _route(name, route, manifest, targets, _scored(name, route, snapshot, routers))
@@ -196,7 +216,22 @@ def text_entries(snapshot: Snapshot, targets: TextTargets, routers: Mapping[str,
             plan = Plan(Kind.FIXED, (Step("direct", None, _region(manifest, name)),), None, Policy().retries)
             tier = _tier(name, "direct", model, targets[name])
             entries[name] = _entry(name, plan, (tier,), DEADLINE_MS, manifest)
-    return entries
+    capable = {
+        need: tuple(name for name, entry in entries.items() if any(need not in tier.lacks for tier in entry.tiers))
+        for need in NEEDS
+    }
+    replace = msgspec.structs.replace
+    return {
+        name: replace(
+            entry,
+            capable=capable,
+            tiers=tuple(
+                replace(tier, allowance=of_model(tier.model, manifest.models[tier.model].budget))
+                for tier in entry.tiers
+            ),
+        )
+        for name, entry in entries.items()
+    }
 
 
 def _route(name: str, route: Route, manifest: Manifest, targets: TextTargets, scored: Scored | None) -> TextEntry:
@@ -227,6 +262,7 @@ def _route(name: str, route: Route, manifest: Manifest, targets: TextTargets, sc
         static=compile_static(policy, at) if kind is Kind.STATIC else None,
         scored=scored,
         hedge=None if hedge is None else Hedge(hedge.quantile, round((hedge.after_ms or 0) * 1e6), hedge.share),
+        explore=policy.explore,
         hold_tokens=policy.hold_tokens,
         promised=_promised(route),
     )
@@ -273,7 +309,7 @@ def _tier(route: str, name: str, model: Model, target: TextTarget, check: Check 
         target,
         target.version.model,
         target.version.name,
-        frozenset(model.lacks),
+        lacking(model),
         model.context_window or 0,
         round((model.first_token_ms or 0) * 1e6),
         "".join([f"servery-{header}: {value}\r\n" for header, value in named]).encode(),

@@ -10,7 +10,7 @@ from servery.gateway.budgets import Paid
 from servery.gateway.table import TierEntry
 from servery.gateway.texts import TextTier
 from servery.routing.next import Rows, Settle
-from servery.terms.record import Role
+from servery.terms.record import Choice, Role
 from servery.terms.request import Called, Caller
 
 
@@ -58,6 +58,7 @@ class Trail:
     __slots__ = (
         "at_ns",
         "caller",
+        "choice",
         "id",
         "made",
         "paid",
@@ -84,6 +85,7 @@ class Trail:
         self.request_id = ""
         self.traceparent = ""
         self.why = ""  # what chose the first tier
+        self.choice: Choice | None = None
         self.made: list[Made] = []
         self.settled: Settle | None = None
         self.paid: Paid | None = None  # what of its budgets is settled with the Record

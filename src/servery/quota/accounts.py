@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from pathlib import Path
 
 from servery.quota.budgets import LIFE_NS, NS, Account, Granted, Report, grant
+from servery.quota.shared_file import SharedFile
 
 _BUSY_MS = 2_000
 _KEPT_NS = 600 * NS  # after its window: calls that began in it may end later
@@ -57,45 +56,14 @@ class SqliteAccounts:
     """Used by one thread at a time. What is spent survives a restart; what is held comes back when it isn't renewed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
+        what = "the accounts of budgets"
+        self._file = SharedFile(path, (_ACCOUNTS, _LEASES), what=what, busy_ms=_BUSY_MS, synchronous="NORMAL")
+        self.close = self._file.close
 
     def renew(self, account: Account, report: Report, workers: int, now_ns: int) -> Granted:
         """As of Ledger. OSError when the file can't be read or written; the next call opens it again."""
-        try:
-            return self._renew(self._opened(), account, report, workers, now_ns)
-        except sqlite3.Error as error:
-            self.close()
-            raise OSError(f"the accounts of budgets can't be used: {error}") from None
-
-    def close(self) -> None:
-        """Let the file go; calling it again is fine."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
-            )
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute(_ACCOUNTS)
-                connection.execute(_LEASES)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
-
-    @staticmethod
-    def _renew(connection: sqlite3.Connection, account: Account, report: Report, workers: int, now_ns: int) -> Granted:
         name = account.name
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._file.change() as connection:
             ((spent,),) = connection.execute(_BOOK, (name, report.spent, account.ends_ns)).fetchall()
             connection.execute("DELETE FROM leases WHERE name = ? AND until_ns < ?", (name, now_ns))
             ((others,),) = connection.execute(
@@ -107,9 +75,4 @@ class SqliteAccounts:
             old = (now_ns - _KEPT_NS,)
             connection.execute(f"DELETE FROM leases WHERE name IN ({gone})", old)  # noqa: S608 no value is in it
             connection.execute("DELETE FROM accounts WHERE ends_ns < ?", old)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
         return given

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from pathlib import Path
 
 from servery.quota.buckets import SECONDS
 from servery.quota.leases import NS, Changes, Grant, grant
+from servery.quota.shared_file import SharedFile
 
 _BUSY_MS = 500
 _SCHEMA = (
@@ -49,52 +48,14 @@ class SqliteCounter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
+        what = "the counter of limits"
+        self._file = SharedFile(path, (_SCHEMA,), what=what, busy_ms=_BUSY_MS, synchronous="OFF")
+        self.close = self._file.close
 
     def take(self, tenant: str, limit: int, workers: int, changes: Changes, now_ns: int, wanted: bool) -> Grant:
         """As of Counter. OSError when the file can't be read or written; the next call opens it again."""
-        try:
-            return self._take(self._opened(), tenant, limit, workers, changes, now_ns, wanted)
-        except sqlite3.Error as error:
-            self.close()
-            raise OSError(f"the counter of limits can't be used: {error}") from None
-
-    def close(self) -> None:
-        """Let the file go; calling it again is fine."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
-            )
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = OFF")
-                connection.execute(_SCHEMA)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
-
-    @staticmethod
-    def _take(
-        connection: sqlite3.Connection,
-        tenant: str,
-        limit: int,
-        workers: int,
-        changes: Changes,
-        now_ns: int,
-        wanted: bool,
-    ) -> Grant:
         oldest = now_ns // NS - SECONDS + 1
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._file.change() as connection:
             connection.execute("DELETE FROM booked WHERE tenant = ? AND second < ?", (tenant, oldest))
             added = [(tenant, second, count) for second, count in changes.items() if second >= oldest and count]
             connection.executemany(_ADD, added)
@@ -104,9 +65,4 @@ class SqliteCounter:
                 given = grant(dict(rows), limit, workers, now_ns)
                 if given.count:
                     connection.execute(_ADD, (tenant, given.until, given.count))
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
         return given

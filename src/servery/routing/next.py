@@ -180,16 +180,34 @@ def _retry(plan: Plan, last: Tried, tried: Sequence[Tried], facts: Facts, now: i
     return Try(last.step, last.rows, Role.RETRY, at_ns) if at_ns < facts.deadline_ns else None
 
 
+def first_step(plan: Plan, facts: Facts) -> int | None:
+    """Who is asked first; None where nobody can be."""
+    first, closed = facts.first, facts.closed
+    if first not in closed:
+        return first
+    order = range(len(plan.steps)) if plan.kind in (Kind.FIXED, Kind.CASCADE) else _fallback(plan, first)
+    return _open(order, closed, ())
+
+
+def explored(plan: Plan, facts: Facts, share: float, lot: float) -> tuple[Facts, float, bool]:
+    """What is so when, of a `share` of Requests, the first step is drawn evenly from those that are open; the probability with
+    which that step is asked first; and whether it was drawn. `lot` is drawn from 0 to 1. At least one step must be open.
+    """
+    picked = first_step(plan, facts)
+    assert picked is not None, "the caller has seen to it"
+    open_ = [step for step in range(len(plan.steps)) if step not in facts.closed]
+    even, drawn = share / len(open_), lot < share
+    step = open_[min(int(lot / share * len(open_)), len(open_) - 1)] if drawn else picked
+    chance = even + (1 - share if step == picked else 0.0)
+    return (msgspec.structs.replace(facts, first=step) if drawn else facts), chance, drawn
+
+
 def _first(plan: Plan, facts: Facts, now: int) -> Decision:
     if now >= facts.deadline_ns:
         return Refuse(Reason.DEADLINE_EXCEEDED)
-    first, closed = facts.first, facts.closed
-    if not closed and first == 0:
+    if not facts.closed and facts.first == 0:
         return _TRY_THE_FIRST
-    if first not in closed:
-        return Try(first, None, Role.SERVE)
-    order = range(len(plan.steps)) if plan.kind in (Kind.FIXED, Kind.CASCADE) else _fallback(plan, first)
-    step = _open(order, closed, ())
+    step = first_step(plan, facts)
     return Refuse(Reason.NO_CANDIDATE) if step is None else Try(step, None, Role.SERVE)
 
 

@@ -8,7 +8,18 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from servery.terms.record import Attempt, Feedback, Outcome, Record, Role, Summary, Uptime, answering, record_time_ns
+from servery.terms.record import (
+    Attempt,
+    Choice,
+    Feedback,
+    Outcome,
+    Record,
+    Role,
+    Summary,
+    Uptime,
+    answering,
+    record_time_ns,
+)
 from servery.terms.text import Tokens
 
 DAY_NS = 86_400 * 10**9
@@ -46,6 +57,7 @@ class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     tokens: NamedTokens | None = None
     first_ns: int = 0
     answered_as: str = ""
+    choice: Choice | None = None
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -70,7 +82,7 @@ def record_row(record: Record) -> Row:
         named = [
             NamedAttempt(
                 a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                a.estimated, a.why, a.tokens and NamedTokens(*astuple(a.tokens)), a.first_ns, a.answered_as,
+                a.estimated, a.why, a.tokens and NamedTokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
             )
             for a in attempts
         ]  # fmt: skip

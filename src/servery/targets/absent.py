@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
-from servery.quota.extra import Extra
+from servery.targets.still import Still
 from servery.terms.change import Standing, Version
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.record import Uptime
 from servery.terms.request import Array, Call, Called
-from servery.terms.statistics import VersionStatistics
-from servery.terms.text import Look, Prompt, TokenPrice, Tokens
+from servery.terms.text import Look, Prompt
 
 
-class Absent:
+class Absent(Still):
     """The Target of a Version that costs nothing and answers nothing. `wake` is called when a sleeping one is wanted."""
 
-    pico_per_hour = 0
-    one_row_ns = 0.0
-
     def __init__(self, version: Version, standing: Standing, wake: Callable[[], None]) -> None:
-        self.version = version
-        self.extra = Extra()
-        self.name = f"model {version.model}"
+        super().__init__(version)
         self._asleep = standing is Standing.ASLEEP
         self._wake = wake
 
@@ -36,21 +29,6 @@ class Absent:
         if self._asleep:
             return "it was unloaded to make room, and is loaded again when it is asked for: try again in a moment"
         return "it was unloaded; load it to have it answer again"
-
-    async def start(self) -> None:
-        """There is nothing to load."""
-
-    async def drain(self) -> None:
-        """There is nothing to finish."""
-
-    def uptimes(self, run: str, now_ns: int) -> list[Uptime]:
-        """What isn't loaded isn't billed."""
-        del run, now_ns
-        return []
-
-    def statistics(self) -> tuple[VersionStatistics, ...]:
-        """Nothing runs here."""
-        return ()
 
     def inline(self, rows: int) -> bool:
         return rows < 0
@@ -65,26 +43,9 @@ class Absent:
         if self._asleep:
             self._wake()
 
-    price = TokenPrice()
-
-    def forecast(self, prompt: Prompt) -> Tokens:
-        """Nothing is asked here."""
-        del prompt
-        return Tokens()
-
-    def rest_ns(self, now_ns: int) -> int:
-        """It doesn't rest: it isn't there."""
-        del now_ns
-        return 0
-
-    def late_ns(self, share: float, stream: bool) -> int:
-        """Nothing is known of it."""
-        del share, stream
-        return 0
-
-    def open(self, prompt: Prompt, look: Look, avoid: Collection[object]) -> NoReturn:
+    def open(self, prompt: Prompt, look: Look, avoid: Collection[object], until_ns: int) -> NoReturn:
         """As of a language model that was unloaded."""
-        del prompt, look, avoid
+        del prompt, look, avoid, until_ns
         raise Refusal(self.refusal, f"'{self.version.model}': {self.unready}")
 
     def give_up(self, job: object) -> Called:

@@ -10,34 +10,40 @@ from collections import deque
 from servery.terms.text import Tokens
 
 _AT_FIRST = 4.0  # characters of English prose in a token of most vocabularies
-_WEIGHT = 0.05  # of the newest call
+_WEIGHT = 0.05  # of the newest call, once there are enough; the first ones count alike
 _LEAST, _MOST = 0.25, 32.0  # beyond these a vendor's figures are not believed
 _OUTPUT_AT_FIRST = 256.0
 _KEPT = 256  # durations
 _FEW = 20  # fewer say nothing of a tail
 _SORT_AFTER = 16  # durations are sorted again when so many are new
+# What is older says nothing: a model that isn't asked, because it was slow, may be fast again.
+_AGE_NS = 60_000_000_000
 
 
 class Recent:
-    """The last durations of one kind, in ns."""
+    """The last durations of one kind, in ns. Times are steady ns."""
 
     __slots__ = ("_new", "_seen", "_sorted")
 
     def __init__(self) -> None:
-        self._seen: deque[int] = deque(maxlen=_KEPT)
+        self._seen: deque[tuple[int, int]] = deque(maxlen=_KEPT)  # when, and how long
         self._sorted: list[int] = []
         self._new = 0
 
-    def add(self, took_ns: int) -> None:
-        self._seen.append(took_ns)
+    def add(self, took_ns: int, now_ns: int) -> None:
+        self._seen.append((now_ns, took_ns))
         self._new += 1
 
-    def quantile(self, share: float) -> int:
+    def quantile(self, share: float, now_ns: int) -> int:
         """The duration that this share of them doesn't exceed; 0 while too few are known."""
-        if len(self._seen) < _FEW:
+        seen = self._seen
+        while seen and seen[0][0] < now_ns - _AGE_NS:
+            seen.popleft()
+            self._new += 1
+        if len(seen) < _FEW:
             return 0
         if self._new >= _SORT_AFTER or not self._sorted:
-            self._sorted = sorted(self._seen)
+            self._sorted = sorted([took_ns for _, took_ns in seen])
             self._new = 0
         return self._sorted[min(math.ceil(share * len(self._sorted)), len(self._sorted)) - 1]
 
@@ -45,19 +51,22 @@ class Recent:
 class Learned:
     """One model's. `first` are times to the first word of a stream, `whole` those to the end of an answer."""
 
-    __slots__ = ("_answer", "_input", "_output", "first", "whole")
+    __slots__ = ("_answer", "_calls", "_input", "_output", "first", "whole")
 
     def __init__(self) -> None:
         self._input = self._output = _AT_FIRST
         self._answer = _OUTPUT_AT_FIRST
+        self._calls = 0
         self.first = Recent()
         self.whole = Recent()
 
     def learn(self, prompt_chars: int, answer_chars: int, tokens: Tokens) -> None:
         """A vendor has said what a call took."""
-        self._input = _towards(self._input, prompt_chars, tokens.input)
-        self._output = _towards(self._output, answer_chars, tokens.output - tokens.reasoning)
-        self._answer += _WEIGHT * (tokens.output - self._answer)
+        self._calls += 1
+        weight = max(_WEIGHT, 1 / self._calls)
+        self._input = _towards(self._input, prompt_chars, tokens.input, weight)
+        self._output = _towards(self._output, answer_chars, tokens.output - tokens.reasoning, weight)
+        self._answer += weight * (tokens.output - self._answer)
 
     def tokens(self, prompt_chars: int, answer_chars: int) -> Tokens:
         """What a call took whose vendor didn't say: never nothing."""
@@ -69,8 +78,8 @@ class Learned:
         return Tokens(max(math.ceil(prompt_chars / self._input), 1), min(output, most) if most else output)
 
 
-def _towards(ratio: float, chars: int, tokens: int) -> float:
+def _towards(ratio: float, chars: int, tokens: int, weight: float) -> float:
     if chars <= 0 or tokens <= 0:
         return ratio
     seen = min(max(chars / tokens, _LEAST), _MOST)
-    return ratio + _WEIGHT * (seen - ratio)
+    return ratio + weight * (seen - ratio)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from servery.terms.declared import Count, Declared, Name, Positive
+from servery.terms.limits import Limits, Spending
 from servery.terms.money import from_usd
 from servery.terms.routes import Route
 from servery.terms.server import Records, Server
@@ -162,7 +163,7 @@ class Model(Declared, frozen=True):
     """A name that can answer."""
 
     runtime: Annotated[
-        Literal["onnx", "python", "sklearn", "openai", "heuristic"],
+        Literal["onnx", "python", "sklearn", "openai", "anthropic", "heuristic"],
         Meta(description="[what runs the artifact](models.md); or how [a language model](language-models.md) is asked"),
     ]
     artifact: Annotated[
@@ -241,29 +242,52 @@ class Model(Declared, frozen=True):
         Meta(
             max_length=2048,
             pattern=r"^(https?://\S+)?$",
-            description="`openai`: where its API begins, such as `https://api.openai.com/v1`",
+            description="`openai`, `anthropic`: where its API begins, such as `https://api.openai.com/v1`",
         ),
     ] = ""
     endpoints: Annotated[
         tuple[Endpoint, ...],
         Meta(
             max_length=64,
-            description="`openai`: several, instead of `endpoint`; the less loaded of two drawn ones is asked",
+            description="`openai`, `anthropic`: several, instead of `endpoint`; the less loaded of two drawn ones is asked",
         ),
     ] = ()
     serves: Annotated[
-        str, Meta(max_length=256, description="`openai`: what the endpoint calls the model; default: its name here")
+        str,
+        Meta(
+            max_length=256,
+            description="`openai`, `anthropic`: what the endpoint calls the model; default: its name here",
+        ),
     ] = ""
     credentials: Credentials | None = None
     context_window: (
-        Annotated[Count, Meta(description="`openai`: tokens that a prompt and its answer may have together")] | None
+        Annotated[
+            Count, Meta(description="`openai`, `anthropic`: tokens that a prompt and its answer may have together")
+        ]
+        | None
     ) = None
     lacks: Annotated[
         tuple[Literal["tools", "images", "json_schema", "logprobs"], ...],
-        Meta(description="`openai`: what it can't do; a prompt that needs it goes to another tier"),
+        Meta(description="`openai`, `anthropic`: what it can't do; a prompt that needs it goes to another tier"),
     ] = ()
+    offers: Annotated[
+        tuple[Literal["responses", "moderations"], ...],
+        Meta(description="`openai`: parts of the API that not every endpoint has, and that are passed on as they are"),
+    ] = ()
+    drop_unsupported: Annotated[
+        bool,
+        Meta(
+            description="`openai`, `anthropic`: a field of a prompt in the other API that can't be kept is left out, instead of refused"
+        ),
+    ] = False
+    budget: Annotated[
+        Spending, Meta(description="language models: what may be spent on it by all routes; then others are asked")
+    ] = Spending()
     first_token_ms: (
-        Annotated[Positive, Meta(description="`openai`: a stream that has said nothing by then has failed")] | None
+        Annotated[
+            Positive, Meta(description="`openai`, `anthropic`: a stream that has said nothing by then has failed")
+        ]
+        | None
     ) = None
     replies: Annotated[
         tuple[Canned, ...], Meta(max_length=256, description="`heuristic`: tried in order; the first that fits answers")
@@ -279,37 +303,9 @@ class Key(Declared, frozen=True):
         Literal["caller", "operator"],
         Meta(description="`caller`: may ask; `operator`: may also load and unload models"),
     ] = "caller"
-
-
-class Limits(Declared, frozen=True):
-    """What a tenant may use of the whole."""
-
-    requests_per_minute: Annotated[Count, Meta(description="requests in any 60 seconds")] | None = None
-    concurrency_per_worker: (
-        Annotated[Count, Meta(description="requests of this tenant in flight in one worker")] | None
-    ) = None
-    usd_per_request: (
-        Annotated[
-            Positive, Meta(description="dollars that one request to a language route may cost, over all its attempts")
-        ]
-        | None
-    ) = None
-    usd_per_day: Annotated[Positive, Meta(description="dollars a day; days begin at 0:00 UTC")] | None = None
-    usd_per_month: Annotated[Positive, Meta(description="dollars a month; months begin at 0:00 UTC")] | None = None
-    tokens_per_minute: (
-        Annotated[Count, Meta(description="tokens of language models, read and written, in one minute of the clock")]
-        | None
-    ) = None
-    when_spent: Annotated[
-        Literal["refuse", "cheaper"],
-        Meta(
-            description="where a budget doesn't hold what a call may cost: `refuse` the request (429), or ask the other tiers, of which a cheaper one may fit"
-        ),
-    ] = "refuse"
-    mode: Annotated[
-        Literal["enforce", "observe"],
-        Meta(description="`observe`: dollars a day or month and tokens are counted, but refuse nobody"),
-    ] = "enforce"
+    budget: Annotated[Spending, Meta(description="what may be spent by this key, within what its tenant may")] = (
+        Spending()
+    )
 
 
 class Subscription(Declared, frozen=True):

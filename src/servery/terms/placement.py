@@ -10,6 +10,17 @@ import msgspec
 from servery.terms.change import Served, Snapshot, Standing, Version
 from servery.terms.manifest import Model
 
+# Runtimes that ask a language model at an endpoint.
+RENTED = ("openai", "anthropic")
+# Forms of a prompt that a model takes only where it is declared.
+OFFERED = ("responses", "moderations")
+_NEVER = {
+    "anthropic": {"logprobs", "completions", "embeddings"},
+    "heuristic": {"embeddings"},
+}
+# All that a prompt may need, and a model lack.
+NEEDS = ("tools", "images", "json_schema", "logprobs", "completions", "embeddings", *OFFERED)
+
 
 class Placement(enum.Enum):
     """Where a Version runs: in every worker, or in processes of its own that all workers call."""
@@ -21,7 +32,13 @@ class Placement(enum.Enum):
 
 def speaks(model: Model) -> bool:
     """Whether it answers in text, and is asked in text."""
-    return model.runtime in ("openai", "heuristic")
+    return model.runtime in (*RENTED, "heuristic")
+
+
+def lacking(model: Model) -> frozenset[str]:
+    """What a language model can't do of what a prompt may need."""
+    lacks = {*model.lacks, *(form for form in OFFERED if form not in model.offers)}
+    return frozenset(lacks | _NEVER.get(model.runtime, set[str]()))
 
 
 def asked_at(model: Model) -> list[tuple[str, str]]:

@@ -41,6 +41,32 @@ class Line(msgspec.Struct, frozen=True, array_like=True, tag_field="line", gc=Fa
     """What a worker appends to its spool."""
 
 
+class Candidate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A Tier at the moment of the choice, with what a call of it was thought to cost and to take.
+
+    `unfit` is why it couldn't be asked ("": it could). `latency_ns` is its time at the quantile of the route's promise (0: unknown).
+    """
+
+    tier: str
+    unfit: str = ""
+    pico_usd: int = 0
+    latency_ns: int = 0
+
+
+class Choice(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How the first Tier of a Request came to be asked, complete enough to say what another policy would have done.
+
+    `propensity` is the probability with which it was asked first: that of the whole path, as the steps after it leave nothing
+    to chance. `explored`: a draw chose it, not the policy.
+    """
+
+    propensity: float
+    candidates: tuple[Candidate, ...]
+    score: float | None = None
+    thresholds: tuple[float, ...] = ()
+    explored: bool = False
+
+
 class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One call of one Version for one Request."""
 
@@ -59,6 +85,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tokens: Tokens | None = None  # of a language model; with `estimated` they are counted by us, not by the vendor
     first_ns: int = 0  # from its start to the first of its answer, where that is streamed
     answered_as: str = ""  # what the vendor says answered
+    choice: Choice | None = None  # of the first one, where there were several language models to choose from
 
 
 class Record(Line, frozen=True, array_like=True, tag="record", gc=False):

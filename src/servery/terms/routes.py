@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from servery.terms.declared import Declared, Fraction, Name, Positive
+from servery.terms.limits import Spending
 
 DEADLINE_MS = 30_000.0
 
@@ -134,6 +135,14 @@ class Policy(Declared, frozen=True):
             description="language models: how often the same tier is asked again, where that may help, before another one is",
         ),
     ] = 1
+    explore: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="language models: the share of requests whose first tier is drawn evenly from those that can answer; Records then say what other policies would have done",
+        ),
+    ] = 0
     hedge: Hedging | None = None
     hold_tokens: Annotated[
         int,
@@ -155,3 +164,4 @@ class Route(Declared, frozen=True):
         float, Meta(gt=0, le=86_400_000, description="a limit, enforced; a caller may ask for less, not for more")
     ] = DEADLINE_MS
     ceiling: Ceiling | None = None
+    budget: Annotated[Spending, Meta(description="what may be spent by this route, for all tenants")] = Spending()

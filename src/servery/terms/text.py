@@ -10,11 +10,14 @@ Fields = dict[str, msgspec.Raw]  # a JSON object's, each as it was written
 
 
 class Form(enum.Enum):
-    """What is asked for; the value is the path of OpenAI's API behind `/v1/`."""
+    """What is asked for; the value is the path behind `/v1/`: of Anthropic's API `messages`, the others of OpenAI's."""
 
     CHAT = "chat/completions"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MODERATIONS = "moderations"
+    MESSAGES = "messages"
 
 
 class Tokens(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -57,7 +60,8 @@ class Prompt(msgspec.Struct, frozen=True):
     """What a caller asks in text. `fields` are those of its JSON object: what isn't known here is passed on.
 
     `text` is what it says, for whoever chooses a model by it; `chars` counts all characters that a model reads,
-    `needs` names the capabilities that an answer takes, `most` the tokens that it may have (0: not said).
+    `needs` names the capabilities that an answer takes, `most` the tokens that it may have (0: not said). `beta` are the
+    parts of Anthropic's API that are asked for in a header.
     """
 
     form: Form
@@ -69,6 +73,7 @@ class Prompt(msgspec.Struct, frozen=True):
     chars: int
     needs: frozenset[str] = frozenset()
     most: int = 0
+    beta: str = ""
 
 
 class Look(enum.IntEnum):

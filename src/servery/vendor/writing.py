@@ -61,7 +61,7 @@ def made_up(count: int, draw: random.Random) -> str:
 
 
 class Line(msgspec.Struct):
-    """What one call is billed for. `reported`: the caller was told these tokens."""
+    """What one call is billed for. `reported`: the caller was told these tokens; `ended`: there will be no more of them."""
 
     number: int
     model: str
@@ -72,13 +72,4 @@ class Line(msgspec.Struct):
     reasoning_tokens: int = 0
     complete: bool = False
     reported: bool = False
-
-    def usage(self) -> dict[str, object]:
-        """As the API states it."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens, "audio_tokens": 0},
-        }
+    ended: bool = False

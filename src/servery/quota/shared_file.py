@@ -1,0 +1,57 @@
+"""A SQLite file that all workers of a machine share for what they count together. Used by one thread at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+
+class SharedFile:
+    """The file, opened as it is first used, and made where it is missing. `what` is it for those who read an error."""
+
+    def __init__(self, path: Path, schema: Sequence[str], *, what: str, busy_ms: int, synchronous: str) -> None:
+        self._path = path
+        self._statements = ("PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}", *schema)
+        self._what = what
+        self._busy_s = busy_ms / 1000
+        self._connection: sqlite3.Connection | None = None
+
+    @contextlib.contextmanager
+    def change(self) -> Generator[sqlite3.Connection]:
+        """A transaction that nobody else's runs beside. OSError when the file can't be used; the next one opens it again."""
+        try:
+            connection = self._opened()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            self.close()
+            raise OSError(f"{self._what} can't be used: {error}") from None
+
+    def close(self) -> None:
+        """Let the file go; calling it again is fine."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(
+                self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False
+            )
+            try:
+                for statement in self._statements:
+                    connection.execute(statement)
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
