@@ -26,7 +26,7 @@ PROMISE_NS = 50_000_000  # a Record is safe this long after its answer
 POLL_S = 0.02
 
 
-def until(done: Callable[[], Any], limit_s: float = 20.0, said: Callable[[], object] = str) -> Any:
+def until(done: Callable[[], Any], limit_s: float = 50.0, said: Callable[[], object] = str) -> Any:
     """The first truthy value of `done`, looked at again and again; fails with `said` after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not (value := done()):
@@ -125,7 +125,7 @@ class Living(Server):
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait(self, limit_s: float = 20.0) -> int:
+    def wait(self, limit_s: float = 50.0) -> int:
         """The exit code, once it has ended by itself."""
         assert self.process is not None
         return self.process.wait(limit_s)

