@@ -131,7 +131,7 @@ class Call:
                 )
             check = tier.check
             look = Look.NOTHING if check is None else check.look
-            exchange = tier.target.open(talk.prompt, look, self.avoid, talk.until_ns)
+            exchange = tier.target.open(talk.prompt, look, self.avoid)
             self.exchange = exchange
             if not talk.prompt.stream:
                 self.body = await exchange.whole()

@@ -88,8 +88,8 @@ class TextTarget(Protocol):
         """The time that this share of answers didn't exceed lately: to the end, or of streams to the first word. 0: unknown."""
         ...
 
-    def open(self, prompt: Prompt, look: Look, avoid: Collection[object], until_ns: int) -> Exchange:
-        """A call that begins when its answer is asked for, and is over a little after `until_ns` (steady). Refusal."""
+    def open(self, prompt: Prompt, look: Look, avoid: Collection[object]) -> Exchange:
+        """A call that begins when its answer is asked for. Refusal."""
         ...
 
 

@@ -43,9 +43,9 @@ class Absent(Still):
         if self._asleep:
             self._wake()
 
-    def open(self, prompt: Prompt, look: Look, avoid: Collection[object], until_ns: int) -> NoReturn:
+    def open(self, prompt: Prompt, look: Look, avoid: Collection[object]) -> NoReturn:
         """As of a language model that was unloaded."""
-        del prompt, look, avoid, until_ns
+        del prompt, look, avoid
         raise Refusal(self.refusal, f"'{self.version.model}': {self.unready}")
 
     def give_up(self, job: object) -> Called:

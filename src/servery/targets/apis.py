@@ -8,8 +8,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import msgspec
-from pyreqwest.response import Response
 
+from servery.host.client import Reply
 from servery.terms.manifest import Model
 from servery.terms.text import Form
 from servery.wire import messages, openai
@@ -59,14 +59,14 @@ def api_of(model: Model) -> Api:
     return APIS[model.runtime]
 
 
-def asked_pause_s(response: Response, api: Api, now_wall_ns: int) -> float:
+def asked_pause_s(reply: Reply, api: Api, now_wall_ns: int) -> float:
     """For how long an endpoint that takes no more wants to be left alone; 0 where it doesn't say."""
-    stated = response.get_header("retry-after-ms")
+    stated = reply.header("retry-after-ms")
     if stated is not None:
         return period_s(f"{stated.strip()}ms")
-    stated = (response.get_header("retry-after") or "").strip()
+    stated = (reply.header("retry-after") or "").strip()
     if not stated:
-        return reset_s(response, api, now_wall_ns)
+        return reset_s(reply, api, now_wall_ns)
     if period := period_s(f"{stated}s"):
         return period
     try:
@@ -76,14 +76,14 @@ def asked_pause_s(response: Response, api: Api, now_wall_ns: int) -> float:
     return _until_s(at, now_wall_ns)
 
 
-def spent_pause_s(response: Response, api: Api, now_wall_ns: int) -> float:
+def spent_pause_s(reply: Reply, api: Api, now_wall_ns: int) -> float:
     """The pause that an endpoint wants which has answered, and says that this was the last call for now."""
-    return reset_s(response, api, now_wall_ns) if response.get_header(api.remaining) == "0" else 0.0
+    return reset_s(reply, api, now_wall_ns) if reply.header(api.remaining) == "0" else 0.0
 
 
-def reset_s(response: Response, api: Api, now_wall_ns: int) -> float:
+def reset_s(reply: Reply, api: Api, now_wall_ns: int) -> float:
     """When the limit of calls begins anew, in seconds from now: a period, or a time (RFC 3339)."""
-    stated = response.get_header(api.reset) or ""
+    stated = reply.header(api.reset) or ""
     if period := period_s(stated):
         return period
     try:

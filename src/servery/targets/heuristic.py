@@ -30,9 +30,9 @@ class HeuristicTarget(Still):
         self._clock = clock
         self._dice = dice
 
-    def open(self, prompt: Prompt, look: Look, avoid: Collection[object], until_ns: int) -> CannedExchange:
+    def open(self, prompt: Prompt, look: Look, avoid: Collection[object]) -> CannedExchange:
         """The first reply whose pattern is found. Refusal where there is none, so that another tier is asked."""
-        del look, avoid, until_ns
+        del look, avoid
         said = prompt.text[:MOST_CHARS]
         reply = next((reply for pattern, reply in self._replies if pattern.search(said)), None)
         if reply is None:

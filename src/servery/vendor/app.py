@@ -96,9 +96,16 @@ class Vendor:
         if kind == "hangup":
             call.hang_up()
         self.lines.append(call.line)
-        if latency_s:
-            await asyncio.sleep(latency_s)
         text = ordered.says or made_up(ordered.tokens, self._draw)
+        if latency_s:
+            began = asyncio.get_running_loop().time()
+            try:
+                await asyncio.sleep(latency_s)
+            except asyncio.CancelledError:
+                if not call.line.stream:  # an answer in one is written meanwhile
+                    share = (asyncio.get_running_loop().time() - began) / latency_s
+                    call.line.completion_tokens = int(len(tokens_of(text)) * min(share, 1.0))
+                raise
         if call.line.stream:
             await call.stream(text)
         else:

@@ -1,0 +1,378 @@
+"""An HTTP/1.1 client for the request path: connections that are kept, and closed at once when nobody waits for the reply.
+
+On the loop's own transports and httptools, so that a call costs neither a thread nor a task. (RFC 9112. What other clients
+cost is in benchmarks/results.) Redirects aren't followed, nothing is sent twice, and no compression is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+
+from servery import __version__
+
+_CONNECT_S = 5.0
+# After this many idle seconds many servers close a connection, perhaps just as it is used.
+_IDLE_S = 30.0
+_HEAD_BYTES = 65_536
+_ERROR_BYTES = 65_536  # of what comes with a status other than 200
+_AHEAD_BYTES = 262_144  # of a body that is read more slowly than it comes
+_OK = 200
+
+
+class Unreached(OSError):
+    """There is no connection, so nothing was sent."""
+
+
+class Cut(OSError):
+    """The reply ended before it was whole, or isn't one of HTTP. What was sent may have had its effect."""
+
+
+class TooLong(Exception):
+    """The body is longer than it may be."""
+
+
+class Origin:
+    """Whom a URL names. ValueError where it names nobody."""
+
+    __slots__ = ("host", "name", "path", "port", "tls")
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{parts.scheme}://{parts.hostname} is no address that can be called")
+        self.tls = parts.scheme == "https"
+        self.host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+        self.port = parts.port or (443 if self.tls else 80)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.name = host if parts.port is None else f"{host}:{parts.port}"
+        self.path = parts.path.rstrip("/")
+
+
+class Client:
+    """Calls of one origin, by one event loop."""
+
+    def __init__(self, url: str, most_bytes: int) -> None:
+        self.origin = Origin(url)
+        self.most_bytes = most_bytes
+        self._tls = _trusting() if self.origin.tls else None
+        self._idle: list[tuple[float, Connection]] = []
+        self._all: set[Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def head(self, path: str, *lines: tuple[str, str]) -> bytes:
+        """The head of a POST of JSON to a path behind the client's URL, but for the length of its body. ValueError where a
+        line can't be sent; it holds neither its name nor its value.
+        """
+        origin = self.origin
+        told = [("host", origin.name), ("user-agent", f"servery/{__version__}"), ("content-type", "application/json")]
+        for name, value in lines:
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError("a header may only hold printable ASCII")
+            told.append((name, value))
+        head = "".join([f"{name}: {value}\r\n" for name, value in told])
+        return f"POST {origin.path}/{path} HTTP/1.1\r\n{head}content-length: ".encode()
+
+    async def ask(self, head: bytes, body: bytes, stream: bool) -> Reply:
+        """Send a request. Its reply has come whole, or as far as its head if it is to `stream`. Unreached, Cut, TooLong.
+
+        Whoever gets a Reply must `end` it. Cancelled, the connection is closed.
+        """
+        connection = self._kept() or await self._connect()
+        reply = connection.send(head, body, stream)
+        try:
+            await reply.arrived()
+        except BaseException:
+            reply.end()
+            raise
+        return reply
+
+    def close(self) -> None:
+        """End everything at once."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in tuple(self._all):
+            connection.abort()
+
+    def _kept(self) -> Connection | None:
+        while self._idle:
+            since, connection = self._idle.pop()
+            if connection.open and asyncio.get_running_loop().time() - since < _IDLE_S:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self) -> Connection:
+        loop, origin = asyncio.get_running_loop(), self.origin
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            connecting.cancel()
+
+        connecting = loop.create_task(
+            loop.create_connection(lambda: Connection(self), origin.host, origin.port, ssl=self._tls)
+        )
+        timer = loop.call_later(_CONNECT_S, give_up)
+        try:
+            _, connection = await connecting
+        except (OSError, ValueError) as error:
+            raise Unreached(str(error)) from None
+        except asyncio.CancelledError:
+            if late:
+                raise Unreached(f"no connection within {_CONNECT_S:g} s") from None
+            connecting.cancel()
+            raise
+        finally:
+            timer.cancel()
+        return connection
+
+    def made(self, connection: Connection) -> None:
+        self._all.add(connection)
+        if self._closed:
+            connection.abort()
+
+    def lost(self, connection: Connection) -> None:
+        self._all.discard(connection)
+
+    def keep(self, connection: Connection) -> None:
+        """Use it again for another call."""
+        loop = asyncio.get_running_loop()
+        self._idle.append((loop.time(), connection))
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_IDLE_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what was idle for long: the ones at the front."""
+        loop = asyncio.get_running_loop()
+        before = loop.time() - _IDLE_S
+        old = [connection for since, connection in self._idle if since <= before]
+        del self._idle[: len(old)]
+        for connection in old:
+            connection.abort()
+        self._sweeper = loop.call_later(_IDLE_S, self._sweep) if self._idle else None
+
+
+class Reply:
+    """What comes back on a connection. The names of `headers` are lower case."""
+
+    __slots__ = (
+        "_connection",
+        "_failure",
+        "_parts",
+        "_size",
+        "_stream",
+        "_waiter",
+        "headers",
+        "most",
+        "status",
+        "whole",
+    )
+
+    def __init__(self, connection: Connection, stream: bool) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.most = 0
+        self.whole = False
+        self._connection = connection
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._failure: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def header(self, name: str) -> str | None:
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def body(self) -> bytes:
+        """All that has come of it and wasn't read yet."""
+        parts = self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def part(self) -> bytes:
+        """What has come of a body since the last look; b"" at its end. Cut."""
+        while not self._parts:
+            if self._failure is not None:
+                raise self._failure
+            if self.whole:
+                return b""
+            self._connection.flow(True)
+            await self._something()
+        part, self._parts, self._size = self.body, [], 0
+        return part
+
+    async def rest(self) -> bytes:
+        """All of a body, as far as it wasn't read. Cut, TooLong."""
+        self._stream = False
+        await self.arrived()
+        return self.body
+
+    async def arrived(self) -> None:
+        """Until it is whole, or of a stream its head has come. Cut, TooLong."""
+        while not (self.whole or (self._stream and self.status)):
+            if self._failure is not None:
+                raise self._failure
+            await self._something()
+        if self._failure is not None and not self._stream:
+            raise self._failure
+
+    def end(self) -> None:
+        """Keep the connection for another call where this one is over, else close it."""
+        self._connection.ended(self)
+
+    def add(self, part: bytes) -> None:
+        """A part of the body has come."""
+        self._parts.append(part)
+        self._size += len(part)
+        if not self._stream:
+            if self._size > self.most:
+                self.fail(TooLong(f"it is longer than {self.most >> 10} KiB"))
+        elif self._size > _AHEAD_BYTES:
+            self._connection.flow(False)
+
+    def fail(self, failure: Exception) -> None:
+        if self._failure is None and not self.whole:
+            self._failure = failure
+            self.wake()
+
+    def wake(self) -> None:
+        """Something has come that may be waited for."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and (self._stream or self.whole or self._failure is not None):
+            waiter.set_result(None)
+
+    async def _something(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class Connection(asyncio.Protocol):
+    """One connection: a request at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self.open = False
+        self._client = client
+        self._reply: Reply | None = None
+        self._transport: Any = None
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._head_bytes = 0
+        self._framed = self._kept = self._paused = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self.open = True
+        self._client.made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        self._client.lost(self)
+        reply, self._reply = self._reply, None
+        if reply is None:
+            return
+        if exc is None and reply.status and not self._framed:  # its end says that it is whole
+            reply.whole = True
+            reply.wake()
+        else:
+            reply.fail(Cut("the connection ended before the reply did"))
+
+    def send(self, head: bytes, body: bytes, stream: bool) -> Reply:
+        reply = self._reply = Reply(self, stream)
+        self._head_bytes = 0
+        self._transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
+        self._transport.write(body)  # one system call takes both
+        return reply
+
+    def ended(self, reply: Reply) -> None:
+        """Its caller is done with it."""
+        if self._reply is not reply:
+            return
+        self._reply = None
+        if reply.whole and self._kept and self.open:
+            self.flow(True)
+            self._client.keep(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        self.open = False
+        self._transport.abort()
+
+    def flow(self, wanted: bool) -> None:
+        """Whether more is wanted for now."""
+        if self._paused is wanted:
+            self._paused = not wanted
+            with contextlib.suppress(RuntimeError):  # it is closing
+                (self._transport.resume_reading if wanted else self._transport.pause_reading)()
+
+    def data_received(self, data: bytes) -> None:
+        reply = self._reply
+        if reply is None or reply.whole:  # nobody has asked for this
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            reply.fail(Cut("what came is not HTTP/1.1"))
+            self.abort()
+            return
+        if not reply.status:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES:
+                reply.fail(Cut(f"its head is longer than {_HEAD_BYTES >> 10} KiB"))
+                self.abort()
+        else:
+            reply.wake()
+
+    def on_message_begin(self) -> None:
+        reply = self._reply
+        if reply is None or reply.whole:
+            raise _Unasked
+        reply.headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        reply = self._reply
+        if reply is not None and not reply.status:  # else it is a trailer
+            reply.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        reply = self._reply
+        status: int = self._parser.get_status_code()
+        if reply is None or status < _OK:  # 100 Continue and the like: the reply is still to come
+            return
+        headers = reply.headers
+        self._framed = b"content-length" in headers or b"transfer-encoding" in headers or status in (204, 304)
+        reply.most = self._client.most_bytes if status == _OK else _ERROR_BYTES
+        reply.status = status
+
+    def on_body(self, body: bytes) -> None:
+        if self._reply is not None:
+            self._reply.add(body)
+
+    def on_message_complete(self) -> None:
+        reply = self._reply
+        if reply is not None and reply.status:
+            reply.whole = True
+            self._kept = self._parser.should_keep_alive()  # only here it is known
+
+
+class _Unasked(Exception):
+    """Another reply, behind the one that was asked for."""
+
+
+def _trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
