@@ -11,6 +11,7 @@ from servery.gateway.budgets import Allowance, Paid
 from servery.gateway.texts import Exchange, Speaker, TextEntry, TextTier
 from servery.gateway.trail import Made
 from servery.host.clock import Clock
+from servery.host.eager import eagerly
 from servery.routing.next import Tried
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Role
@@ -97,13 +98,11 @@ class Call:
         self._first_timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin; the Talk's bell rings at its end."""
-        loop = self._talk.loop
-        self.task = loop.create_task(self._run())
-        self.task.add_done_callback(self._talk.ring)
+        """Begin, as far as it goes without waiting; at its end the Talk's bell rings."""
         limit_ns = self.tier.first_token_ns
         if limit_ns and self.began_ns + limit_ns < self._talk.until_ns:
-            self._first_timer = loop.call_later(limit_ns / NS, self._late)
+            self._first_timer = self._talk.loop.call_later(limit_ns / NS, self._late)
+        _, self.task = eagerly(self._run())
 
     def give_up(self, failure: Refusal | None = None, *, left: bool = False, lost: bool = False) -> None:
         """End it now, whatever it is at."""
@@ -152,6 +151,8 @@ class Call:
         else:
             if not self.ended:
                 self._end(None)
+        finally:
+            talk.ring()
 
     async def _hold(self, exchange: Exchange) -> None:
         """Keep all of a stream until it is checked."""

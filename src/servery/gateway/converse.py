@@ -148,7 +148,7 @@ class Conversation:
                 if self._late:
                     return self._next()
             self._begin(decision)
-            if not self._facts.hedge_ns:
+            if not (self._facts.hedge_ns or self._calls[-1].ended):
                 await self._something(self.until_ns)
         elif isinstance(decision, Wait):
             await self._something(decision.until_ns)

@@ -17,11 +17,13 @@ import httptools
 from servery import __version__
 
 _CONNECT_S = 5.0
-# After this many idle seconds many servers close a connection, perhaps just as it is used.
-_IDLE_S = 30.0
+# A connection is closed when it was idle for 25 to 30 seconds: many servers do so then, perhaps just as it is used.
+_SWEEP_S = 5.0
+_IDLE_SWEEPS = 5
 _HEAD_BYTES = 65_536
 _ERROR_BYTES = 65_536  # of what comes with a status other than 200
 _AHEAD_BYTES = 262_144  # of a body that is read more slowly than it comes
+_COPIED_BYTES = 65_536  # a longer body is sent from where it lies, with a system call of its own
 _OK = 200
 
 
@@ -55,13 +57,14 @@ class Origin:
 
 
 class Client:
-    """Calls of one origin, by one event loop."""
+    """Calls of one origin, by one event loop. An answer with status 200 may have `most_bytes`."""
 
-    def __init__(self, url: str, most_bytes: int) -> None:
+    def __init__(self, url: str, most_bytes: int, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = Origin(url)
         self.most_bytes = most_bytes
+        self.loop = loop
         self._tls = _trusting() if self.origin.tls else None
-        self._idle: list[tuple[float, Connection]] = []
+        self._idle: list[Connection] = []  # those that were used last at the end
         self._all: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -103,14 +106,13 @@ class Client:
 
     def _kept(self) -> Connection | None:
         while self._idle:
-            since, connection = self._idle.pop()
-            if connection.open and asyncio.get_running_loop().time() - since < _IDLE_S:
+            connection = self._idle.pop()
+            if connection.open:
                 return connection
-            connection.abort()
         return None
 
     async def _connect(self) -> Connection:
-        loop, origin = asyncio.get_running_loop(), self.origin
+        loop, origin = self.loop, self.origin
         late = False
 
         def give_up() -> None:
@@ -145,20 +147,19 @@ class Client:
 
     def keep(self, connection: Connection) -> None:
         """Use it again for another call."""
-        loop = asyncio.get_running_loop()
-        self._idle.append((loop.time(), connection))
+        connection.idle_sweeps = 0
+        self._idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(_IDLE_S, self._sweep)
+            self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what was idle for long: the ones at the front."""
-        loop = asyncio.get_running_loop()
-        before = loop.time() - _IDLE_S
-        old = [connection for since, connection in self._idle if since <= before]
-        del self._idle[: len(old)]
-        for connection in old:
-            connection.abort()
-        self._sweeper = loop.call_later(_IDLE_S, self._sweep) if self._idle else None
+        """Close what was idle for long. It is looked for now and then: a call needn't look at the clock."""
+        for connection in self._idle:
+            connection.idle_sweeps += 1
+            if connection.idle_sweeps > _IDLE_SWEEPS:
+                connection.abort()
+        self._idle = [connection for connection in self._idle if connection.open]
+        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep) if self._idle else None
 
 
 class Reply:
@@ -252,7 +253,7 @@ class Reply:
             waiter.set_result(None)
 
     async def _something(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._connection.loop.create_future()
         try:
             await self._waiter
         finally:
@@ -264,6 +265,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, client: Client) -> None:
         self.open = False
+        self.idle_sweeps = 0
+        self.loop = client.loop
         self._client = client
         self._reply: Reply | None = None
         self._transport: Any = None
@@ -291,8 +294,11 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes, stream: bool) -> Reply:
         reply = self._reply = Reply(self, stream)
         self._head_bytes = 0
-        self._transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
-        self._transport.write(body)  # one system call takes both
+        if len(body) > _COPIED_BYTES:
+            self._transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
+            self._transport.write(body)
+        else:
+            self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         return reply
 
     def ended(self, reply: Reply) -> None:

@@ -70,12 +70,13 @@ class LanguageTarget:
         """Make the clients; the first call connects."""
         if not self.version.problem:
             try:
-                self._lines = {endpoint: self._line(endpoint) for endpoint in self.endpoints}
+                loop = asyncio.get_running_loop()
+                self._lines = {endpoint: self._line(endpoint, loop) for endpoint in self.endpoints}
             except ValueError as error:
                 self._broken = f"an endpoint of '{self.version.model}' can't be called: {error}"
 
-    def _line(self, endpoint: Endpoint) -> _Line:
-        api, client = self.api, Client(endpoint.url, ANSWER_BYTES)
+    def _line(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> _Line:
+        api, client = self.api, Client(endpoint.url, ANSWER_BYTES, loop)
         told = [(api.key, f"{api.before}{endpoint.secret}")] if endpoint.secret else []
         paths = {*(dialect.path for dialect in self.dialects.values()), _COUNT}
         return _Line(client, {path: client.head(path, *told, *api.headers) for path in paths})
