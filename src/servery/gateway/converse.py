@@ -106,6 +106,7 @@ class Conversation:
             await self._tell(decision)
         finally:
             timer.cancel()
+            gone.remove_done_callback(self._has_left)
             gone.cancel()
             for call in self._calls:
                 call.give_up(left=self._left, lost=not self._left)

@@ -195,6 +195,8 @@ def explored(plan: Plan, facts: Facts, share: float, lot: float) -> tuple[Facts,
     """
     picked = first_step(plan, facts)
     assert picked is not None, "the caller has seen to it"
+    if not share:
+        return facts, 1.0, False
     open_ = [step for step in range(len(plan.steps)) if step not in facts.closed]
     even, drawn = share / len(open_), lot < share
     step = open_[min(int(lot / share * len(open_)), len(open_) - 1)] if drawn else picked

@@ -45,6 +45,8 @@ class TokenPrice(msgspec.Struct, frozen=True, gc=False):
 
     def of(self, tokens: Tokens) -> int:
         """Pico-dollars of a call."""
+        if not (tokens.cached or tokens.cache_write or tokens.reasoning):
+            return max(tokens.input, 0) * self.input + max(tokens.output, 0) * self.output
         plain = max(tokens.input - tokens.cached - tokens.cache_write, 0)
         said = max(tokens.output - tokens.reasoning, 0)
         return (

@@ -80,9 +80,9 @@ def decode_prompt(form: Form, body: bytes) -> Prompt:
     texts, last, images = _texts(form, asked)
     stream = bool(asked.stream) and form is not Form.EMBEDDINGS
     wanted = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-    chars = sum(len(text) + _CHARS_A_MESSAGE for text in texts) + sum(
-        len(fields[name]) for name in ("tools", "functions") if name in fields
-    )
+    chars = sum(map(len, texts)) + _CHARS_A_MESSAGE * len(texts)
+    if asked.tools or asked.functions:
+        chars += sum([len(fields[name]) for name in ("tools", "functions") if name in fields])
     most = asked.max_completion_tokens or asked.max_tokens or 0
     return Prompt(
         form, asked.model[:NAME_CHARS], fields, stream, wanted, last, chars, _needs(form, asked, images), max(most, 0)
@@ -94,10 +94,17 @@ def _texts(form: Form, asked: _Asked) -> tuple[list[str], str, bool]:
     if form is Form.CHAT:
         if not asked.messages:
             raise _bad("`messages` is missing or empty; write a list of {role, content}")
-        said = [_content(message) for message in asked.messages]
-        last = next((text for text, of in zip(said[::-1], asked.messages[::-1], strict=True) if of.role == "user"), "")
-        parts = [part for message in asked.messages if isinstance(message.content, list) for part in message.content]
-        return said, last, any(part.type == "image_url" for part in parts)
+        said: list[str] = []
+        last, images = "", False
+        for message in asked.messages:
+            content = message.content
+            if not isinstance(content, str):
+                images = images or any(part.type == "image_url" for part in content or ())
+                content = "\n".join([part.text for part in content or () if part.text])
+            said.append(content)
+            if message.role == "user":
+                last = content
+        return said, last, images
     name, given = ("prompt", asked.prompt) if form is Form.COMPLETIONS else ("input", asked.input)
     if given is None or given == []:
         raise _bad(f"`{name}` is missing or empty; write a text, or a list of texts")
@@ -112,13 +119,14 @@ def _listed(given: Sequence[str | int | list[int]]) -> list[str]:
     return [*texts, " " * (_CHARS_A_TOKEN * sum(lengths))] if lengths else texts
 
 
-def _content(message: _Message) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "\n".join([part.text for part in message.content or () if part.text])
+_NO_NEEDS: frozenset[str] = frozenset()
 
 
 def _needs(form: Form, asked: _Asked, images: bool) -> frozenset[str]:
+    if form is Form.CHAT and not (
+        images or asked.tools or asked.functions or asked.response_format or asked.logprobs is not None
+    ):
+        return _NO_NEEDS
     needs = {
         "tools": bool(asked.tools or asked.functions),
         "images": images,
