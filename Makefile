@@ -7,10 +7,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pyright asks for a newer version of itself otherwise; constraints.txt says which one is used.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: demo test proof bench bench-peers proto clean
+.PHONY: demo demo-llm test proof bench bench-peers proto clean
 
 demo: .venv/demo.installed  ## three models, one route: a few minutes from a fresh clone to the first report
 	@$(BIN)/servery demo demo
+
+demo-llm: .venv/demo.installed  ## three language models that a vendor on this machine plays: fifteen seconds
+	@$(BIN)/servery demo --llm demo-llm
 
 test: .venv/test.installed  ## every check and every test
 	$(BIN)/ruff check
@@ -38,7 +41,7 @@ proto:  ## compile the gRPC interfaces again; each module gets a descriptor pool
 	sed -i 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' $(INTO)/*_pb2.py
 
 clean:  ## forget the environment and the demo
-	rm -rf .venv demo
+	rm -rf .venv demo demo-llm
 
 .venv/demo.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -96,6 +96,27 @@ def test_the_last_label_counts_and_other_names_do_not() -> None:
     assert total.accuracy_95 is not None
 
 
+def test_without_a_prediction_the_callers_own_verdict_counts() -> None:
+    """An answer in text is judged by whoever asked: the last `correct` counts, whole or by row, and nothing else does."""
+    right, wrong, unclear, silent = (record(attempt(tier), at_ns=1) for tier in ("cheap", "mid", "mid", "mid"))
+    batch = record(attempt("cheap", 2, rows=2), at_ns=1, rows=2)
+    facts = (
+        feedback(right, False, name="correct"), feedback(right, True, name="correct"),
+        feedback(wrong, 0.0, name="correct"), feedback(unclear, "perhaps", name="correct"), feedback(unclear, 0.5, name="correct"),
+        feedback(silent, True, name="liked"),
+        feedback(batch, True, row=1, name="correct"), feedback(batch, True, name="correct"),
+    )  # fmt: skip
+    cheap, mid = ask([right, wrong, unclear, silent, batch], facts).lines
+    assert (cheap.labelled, cheap.correct) == (2, 2)
+    assert (mid.labelled, mid.correct) == (1, 0)
+
+
+def test_a_label_beats_the_callers_own_verdict() -> None:
+    line = record(attempt(), at_ns=1, predictions=("3",))
+    total = ask([line], (feedback(line, 3.0), feedback(line, False, name="correct"))).total
+    assert (total.labelled, total.correct) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("prediction", "label", "equal"),
     [

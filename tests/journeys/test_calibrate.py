@@ -21,7 +21,7 @@ import artifacts
 from server import Server, tensor
 from servery.cli.app import build
 from servery.cli.child import servery_command
-from servery.cli.init import copy_example
+from servery.cli.examples import DIGITS, copy_example
 
 WIDE = {"cheap": 0, "mid": 60, "premium": 1500}  # hidden units drawn at random; 0: straight from 20 pixels
 
@@ -56,7 +56,7 @@ def train(folder: Path, name: str, images: Any, labels: Any) -> None:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's folder, trained."""
     folder = tmp_path_factory.mktemp("digits")
-    copy_example(folder)
+    copy_example(DIGITS, folder)
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(2).permutation(len(images))
     train_rows, held = order[:700], order[700:]

@@ -55,7 +55,7 @@ def test_every_example_is_tested_here() -> None:
 
 
 def test_tenants_need_their_key_and_keep_to_their_limits(folder: Path) -> None:
-    with Child(folder / "tenants" / "servery.yaml", 0, Clock()) as child:
+    with Child(["up", folder / "tenants" / "servery.yaml"], 0, Clock()) as child:
         status, _, answer = ask(child.port, "try-me")
         assert (status, label(answer)) == (200, [0])
         assert ask(child.port)[0] == 401
@@ -69,11 +69,11 @@ def test_tenants_need_their_key_and_keep_to_their_limits(folder: Path) -> None:
 
 def test_the_fallback_answers_when_the_first_tier_cannot(folder: Path) -> None:
     manifest = folder / "fixed-with-fallback" / "servery.yaml"
-    with Child(manifest, 0, Clock()) as child:
+    with Child(["up", manifest], 0, Clock()) as child:
         status, headers, answer = ask(child.port)
         assert (status, headers["servery-tier"], label(answer)) == (200, "first", [0])
     (folder / "models" / "flowers.onnx").write_text("\n")
-    with Child(manifest, 0, Clock(), ready="/v2/models/flowers/ready") as child:
+    with Child(["up", manifest], 0, Clock(), ready="/v2/models/flowers/ready") as child:
         status, headers, answer = ask(child.port)
         assert (status, headers["servery-tier"], label(answer)) == (200, "fallback", [1])
 
@@ -81,7 +81,7 @@ def test_the_fallback_answers_when_the_first_tier_cannot(folder: Path) -> None:
 def test_rules_answer_what_is_clear_and_an_estimator_the_rest(folder: Path) -> None:
     estimators.need_sklearn()
     subprocess.run([sys.executable, "-W", "error", folder / "own-code" / "make_estimator.py"], check=True, timeout=40)
-    with Child(folder / "own-code" / "servery.yaml", 0, Clock(), ready="/v2/health/ready") as child:
+    with Child(["up", folder / "own-code" / "servery.yaml"], 0, Clock(), ready="/v2/health/ready") as child:
         for flower, tier, species in ((SETOSA, "rules", 0), ([6.3, 2.8, 5.0, 1.7], "estimator", 2)):
             status, headers, answer = ask(child.port, flower=flower)
             assert (status, headers["servery-tier"], label(answer)) == (200, tier, [species])

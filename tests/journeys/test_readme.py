@@ -109,7 +109,9 @@ def test_the_build_machine_runs_the_make_targets_that_the_readme_tells_to_type()
 
 def test_the_table_of_the_demo_has_the_form_of_the_real_one() -> None:
     """Its titles are those that the code prints; the figures are of one run."""
-    source = "".join((ROOT / "src/servery/cli" / name).read_text("utf-8") for name in ("demo.py", "tables.py"))
+    source = "".join(
+        (ROOT / "src/servery/cli" / name).read_text("utf-8") for name in ("demonstration.py", "digits.py", "tables.py")
+    )
     shown = next(text for kind, text in BLOCKS if kind == "text" and "by tier" in text)
     assert "The same images, through one model only and through all three" in shown
     for title in ("share", "rows", "p50 ms", "p95 ms", "p99 ms", "$/million", "accuracy (95 %)"):

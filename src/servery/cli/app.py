@@ -25,7 +25,10 @@ class Command(msgspec.Struct, frozen=True):
 COMMANDS = (
     Command("init", "servery.cli.init", "init", "Write an example to start from into a folder."),
     Command(
-        "demo", "servery.cli.demo", "demo", "Train, serve and measure three real models; prints what routing saves."
+        "demo",
+        "servery.cli.demo",
+        "demo",
+        "Serve and measure three models, or with --llm three language models; prints what routing saves.",
     ),
     Command(
         "check", "servery.cli.manifest", "check", "Say all that is wrong with a manifest, with the line and the fix."

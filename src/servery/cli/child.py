@@ -1,4 +1,4 @@
-"""A `servery up` of our own in a child process: started, waited for, stopped, whatever happens in between."""
+"""A `servery` of our own in a child process: started, waited for, stopped, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,13 +27,17 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """`servery up` on loopback, as a context manager: ready once it is entered, gone once it is left."""
+    """`servery up MANIFEST`, or another command that serves a port of loopback, as a context manager: ready once it is
+    entered, gone once it is left.
+    """
 
-    def __init__(self, manifest: Path, port: int, clock: Clock, ready: str = "/v2/health/ready") -> None:
+    def __init__(
+        self, arguments: Sequence[str | Path], port: int, clock: Clock, ready: str = "/v2/health/ready"
+    ) -> None:
         self.port = port or free_port()
         self._clock = clock
         self._ready = ready  # the path that answers 200 when we may begin
-        self._command = [*servery_command(), "up", str(manifest), "--port", str(self.port)]
+        self._command = [*servery_command(), *map(str, arguments), "--port", str(self.port)]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -71,8 +71,7 @@ def promises_table(promises: tuple[Promise, ...]) -> Table:
     for promise in promises:
         held = {True: "yes", False: "NO", None: "not yet known"}[promise.held]
         style = "red" if promise.held is False else None
-        measured = NOTHING if promise.measured is None else f"{promise.measured:.4g}"
-        table.add_row(promise.route, promise.what, promise.promised, measured, held, style=style)
+        table.add_row(promise.route, promise.what, promise.promised, money(promise.measured), held, style=style)
     return table
 
 
@@ -106,8 +105,10 @@ def milliseconds(value: float | None) -> str:
 
 
 def money(value: float | None) -> str:
-    """Dollars with four digits that say something."""
-    return NOTHING if value is None else f"{value:.4g}"
+    """A figure with four digits that say something, or more where there are more before the point."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
 
 
 def accuracy(line: Line) -> str:

@@ -13,7 +13,7 @@ from servery.stats.intervals import Interval, wilson
 from servery.stats.quantiles import rank
 from servery.telemetry.bill import Idle, idle
 from servery.telemetry.promises import Promise, promises, usd_per_million
-from servery.telemetry.tally import LABEL, By, Key, Labels, Sums, Tally
+from servery.telemetry.tally import CORRECT, LABEL, By, Key, Labels, Sums, Tally
 from servery.terms.record import Feedback, Outcome, Record, Summary, Uptime
 from servery.terms.routes import Route
 
@@ -130,10 +130,12 @@ def make_report(
 
 
 def _labels(feedback: Iterable[Feedback]) -> dict[bytes, Labels]:
-    found: defaultdict[bytes, dict[int, bool | float | str]] = defaultdict(dict)
-    for line in feedback:
+    found: defaultdict[bytes, Labels] = defaultdict(Labels)
+    for line in feedback:  # the last one counts
         if line.name == LABEL:
-            found[line.record_id][line.row] = line.value  # the last one counts
+            found[line.record_id].true[line.row] = line.value
+        elif line.name == CORRECT and line.value in (True, False):  # 1 and 0 too
+            found[line.record_id].correct[line.row] = bool(line.value)
     return dict(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from servery.terms.record import Attempt, Outcome, Record, Summary, answering
@@ -13,9 +13,25 @@ By = Literal["tier", "model", "version", "tenant"]
 Key = tuple[str, str]  # (route, tier), or ("", the name of the model, version or tenant)
 
 LABEL = "label"  # the name of Feedback that says what a prediction should have been
+CORRECT = "correct"  # of Feedback that says whether an answer was right, where there is no prediction to compare
 WHOLE = -1  # the row of Feedback that is about the whole Record
 
-Labels = Mapping[int, bool | float | str]  # by row
+
+class Labels:
+    """What Feedback says of one Record, by row."""
+
+    __slots__ = ("correct", "true")
+
+    def __init__(self) -> None:
+        self.true: dict[int, bool | float | str] = {}
+        self.correct: dict[int, bool] = {}
+
+    def verdict(self, row: int, prediction: str | None, alone: bool) -> bool | None:
+        """Whether a row's answer was right; None where nothing says so. `alone`: it is the Record's only row."""
+        label = self.true.get(row, self.true.get(WHOLE) if alone else None)
+        if prediction is not None and label is not None:
+            return same(prediction, label)
+        return self.correct.get(row, self.correct.get(WHOLE) if alone else None)
 
 
 class Sums:
@@ -86,20 +102,17 @@ class Tally:
         self.summarised += line.requests
 
     def _judge(self, record: Record, labels: Labels, index: int) -> None:
-        """Compare predictions with labels, row by row, for the Attempt that answered the row."""
-        attempts, answered_by = record.attempts, record.answered_by
-        for row, prediction in enumerate(record.predictions):
-            label = labels.get(row)
-            if label is None and record.rows == 1:
-                label = labels.get(WHOLE)
-            if prediction is None or label is None:
-                continue
+        """Count what was right, row by row, for the Attempt that answered the row."""
+        attempts, answered_by, predictions = record.attempts, record.answered_by, record.predictions
+        for row in range(record.rows):
+            prediction = predictions[row] if row < len(predictions) else None
+            right = labels.verdict(row, prediction, record.rows == 1)
             by = answered_by[row] if row < len(answered_by) else index
-            if not 0 <= by < len(attempts):
+            if right is None or not 0 <= by < len(attempts):
                 continue
             sums = self.lines[self._place(record.tenant, record.route, attempts[by])]
             sums.labelled += 1
-            sums.correct += same(prediction, label)
+            sums.correct += right
 
 
 class _Place:

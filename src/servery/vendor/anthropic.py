@@ -7,6 +7,9 @@ from typing import Any
 
 from servery.vendor.call import Call
 
+# By what OpenAI's API would call them.
+_KINDS = {"ordered": "api_error", "invalid_api_key": "authentication_error", "not_found": "not_found_error"}
+
 
 class AnthropicCall(Call):
     """A message. What it reads from a cache it counts beside what it reads anew."""
@@ -14,8 +17,7 @@ class AnthropicCall(Call):
     @staticmethod
     def error(message: str, code: str) -> dict[str, Any]:
         """As of Call."""
-        kind = {"ordered": "api_error", "invalid_api_key": "authentication_error"}.get(code, "invalid_request_error")
-        return {"type": "error", "error": {"type": kind, "message": message}}
+        return {"type": "error", "error": {"type": _KINDS.get(code, "invalid_request_error"), "message": message}}
 
     def usage(self) -> dict[str, Any]:
         """As of Call."""

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from servery.vendor.answers import Answers, Unknown, last_said
 from servery.vendor.anthropic import AnthropicCall
-from servery.vendor.behaviour import behaviour_of
+from servery.vendor.behaviour import Behaviour, behaviour_of
 from servery.vendor.call import CREATED, Call, Cut, Send, reply
 from servery.vendor.openai import OpenAiCall
 from servery.vendor.responses import ResponseCall
@@ -31,11 +32,18 @@ CALLS: dict[str, type[Call]] = {
 }
 
 
-class Vendor:
-    """`lines` is its invoice. The same `seed` and the same calls give the same answers."""
+# What is answered without words of the model's own.
+_WORDLESS = ("/v1/embeddings", "/v1/moderations")
 
-    def __init__(self, seed: int = 0, key: str = "") -> None:
+
+class Vendor:
+    """`lines` is its invoice. The same `seed` and the same calls give the same answers. With `answers` it says those, and
+    knows no other models and prompts.
+    """
+
+    def __init__(self, seed: int = 0, key: str = "", answers: Answers | None = None) -> None:
         self.lines: list[Line] = []
+        self._answers = answers
         self._draw = random.Random(seed)  # noqa: S311 nothing is kept secret by it
         self._key = key
         self._number = 0
@@ -48,7 +56,7 @@ class Vendor:
         elif self._key and self._key not in (sent := _sent_key(headers)):
             await reply(send, 401, OpenAiCall.error(f"Incorrect API key provided: {sent}", "invalid_api_key"))
         elif path == "/v1/models" and method == "GET":
-            await reply(send, 200, {"object": "list", "data": [_model("fake")]})
+            await reply(send, 200, {"object": "list", "data": [_model(name) for name in self._names]})
         elif path.startswith("/v1/models/") and method == "GET":
             await reply(send, 200, _model(path.removeprefix("/v1/models/")))
         elif path == "/v1/messages/count_tokens" and method == "POST":
@@ -61,9 +69,12 @@ class Vendor:
     async def _answer(self, path: str, body: bytes, receive: Receive, send: Send) -> None:
         try:
             asked = json.loads(body)
-            ordered = behaviour_of(asked["model"])
-        except (ValueError, KeyError, TypeError) as error:
+            ordered = self._recorded(path, asked, behaviour_of(asked["model"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             await reply(send, 400, CALLS[path].error(f"this can't be: {error}", "invalid_request"))
+            return
+        except Unknown as error:
+            await reply(send, 404, CALLS[path].error(str(error), "not_found"))
             return
         self._number += 1
         line = Line(self._number, asked["model"], bool(asked.get("stream")), len(tokens_of(said_in(asked))))
@@ -85,6 +96,18 @@ class Vendor:
             gone.cancel()
             answering.cancel()
             line.ended = True
+
+    def _recorded(self, path: str, asked: dict[str, Any], ordered: Behaviour) -> Behaviour:
+        """What is ordered, with the answer that was recorded. Unknown."""
+        if self._answers is None or ordered.says or path in _WORDLESS:
+            return ordered
+        answer = self._answers.find(asked["model"].partition("?")[0], last_said(asked))
+        sure = ordered.sure if answer.sure is None else answer.sure
+        return msgspec.structs.replace(ordered, says=answer.text, sure=sure)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("fake",) if self._answers is None else self._answers.models
 
     async def _perform(self, call: Call, latency_s: float) -> None:
         """One call, which may be cancelled when the caller leaves: it is billed for what it had by then."""
