@@ -15,7 +15,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).absolute().parent
 STEPS = range(1, 9)
 OFTEN = (8, 7, 6, 5, 4, 3, 2, 1)  # how often a question takes so many steps
 

@@ -117,7 +117,7 @@ def arguments():
     parser = argparse.ArgumentParser(description="Ask Servery questions of arithmetic, and tell it what was right.")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="where Servery listens (%(default)s)")
     parser.add_argument("--route", default="assistant", help="the route to ask (%(default)s)")
-    parser.add_argument("--file", type=Path, default=Path(__file__).resolve().parent / "answers.csv")
+    parser.add_argument("--file", type=Path, default=Path(__file__).absolute().parent / "answers.csv")
     parser.add_argument("--key", default=os.environ.get("SERVERY_KEY", "try-me"), help="API key; default: $SERVERY_KEY")
     parser.add_argument("--limit", type=int, help="send only so many questions")
     return parser.parse_args()

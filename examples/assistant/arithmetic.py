@@ -1,0 +1,1 @@
+../../src/servery/scaffold/assistant/arithmetic.py
