@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pyright asks for a newer version of itself otherwise; constraints.txt says which one is used.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: demo demo-llm test proof bench bench-peers proto clean
+.PHONY: demo demo-llm test proof bench bench-peers model-server proto clean
 
 demo: .venv/demo.installed  ## three models, one route: a few minutes from a fresh clone to the first report
 	@$(BIN)/servery demo demo
@@ -33,6 +33,8 @@ bench-peers: .venv/test.installed  ## Servery beside other model servers, instal
 	$(BIN)/python benchmarks/bench_peers.py
 	$(BIN)/python benchmarks/bench_llm.py
 
+model-server: .venv/model-server.installed  ## a real server of language models, for one of the proofs; 1.2 GB
+
 PROTO := src/servery/wire/proto
 INTO ?= $(PROTO)
 
@@ -51,4 +53,9 @@ clean:  ## forget the environment and the demo
 .venv/test.installed: .venv/demo.installed
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install -c constraints.txt -e '.[sklearn]' --group dev
+	@touch $@
+
+.venv/model-server.installed: tests/model_server/requirements.txt
+	$(PYTHON) -m venv --clear .venv/model-server
+	.venv/model-server/bin/python -m pip --disable-pip-version-check install -r $<
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -65,6 +66,69 @@ def test_demo_trains_serves_and_reports_from_the_ledger(tmp_path: Path) -> None:
     assert "training" not in again.stdout
 
     check_interrupted(folder, tmp_path)
+
+
+def test_init_writes_the_assistant_too(tmp_path: Path) -> None:
+    done = servery("init", tmp_path / "mine", "--example", "assistant")
+    assert done.returncode == 0, done.stderr
+    assert "answers.csv: 360 questions" in done.stdout
+    assert f"fake-vendor --port 9000 --answers {tmp_path / 'mine'}/answers.csv --answer small" in done.stdout
+
+
+@pytest.mark.timeout(180)
+def test_demo_of_language_models_compares_routes_and_books_by_the_records(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # whoever has it: it is taken
+            taken.bind(("127.0.0.1", 9000))
+            taken.listen()
+        first = servery("demo", "--llm", folder)
+    assert first.returncode == 0, first.stdout + first.stderr
+    moved = re.search(r"Port 9000 is taken: the endpoint in \S+ is 127\.0\.0\.1:(\d+)", first.stdout)
+    assert moved
+    check_comparison(first.stdout)
+    check_books(first.stdout)
+    again = servery("demo", "--llm", folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Using what an earlier demo made" in again.stdout
+    check_comparison(again.stdout)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the demo may still be closing
+        taken.bind(("127.0.0.1", int(moved[1])))
+        taken.listen()
+        refused = servery("demo", "--llm", folder)
+    assert refused.returncode == 1
+    assert f"something listens on port {moved[1]} already" in refused.stderr
+
+
+def check_comparison(text: str) -> None:
+    """The route is nearly as right as the dear model and costs a part of it; the cheap one isn't."""
+    lines = re.findall(
+        r"^(assistant|always-premium|always-cheap) +360 +([\d,.]+) +[\d.]+ % +[\d.]+ +[\d.]+ +([\d.]+) % \(",
+        text,
+        re.MULTILINE,
+    )
+    found = {name: (float(usd.replace(",", "")), float(right)) for name, usd, right in lines}
+    assert set(found) == {"assistant", "always-premium", "always-cheap"}, text
+    route, premium, cheap = found["assistant"], found["always-premium"], found["always-cheap"]
+    assert cheap[0] < route[0] < premium[0] / 3
+    assert cheap[1] + 20 < route[1]
+    assert premium[1] - 6 < route[1]
+    assert re.search(r"mean \$ per million +≤ 500 +[\d.]+ +yes", text)
+
+
+def check_books(text: str) -> None:
+    """By the Records the same was bought as by the vendor's invoice, but for calls that were given up for a faster one."""
+    lines = re.findall(
+        r"^(small|medium|large) +([\d,]+) +([\d,]+) +([\d,]+) +([\d,]+) +([\d,]+) +([\d,]+)$", text, re.MULTILINE
+    )
+    assert len(lines) == 3, text
+    for _, *cells in lines:
+        _, read, written, estimated, billed_read, billed_written = (int(cell.replace(",", "")) for cell in cells)
+        assert read == pytest.approx(billed_read, rel=0.02)
+        assert written == pytest.approx(billed_written, rel=0.02)
+        if not estimated:
+            assert (read, written) == (billed_read, billed_written)
 
 
 def check_interrupted(folder: Path, tmp_path: Path) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import http.client
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 import estimators
-from servery.cli.child import Child
+from servery.cli.child import Child, free_port
+from servery.cli.examples import ANSWERING
 from servery.host.clock import Clock
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -23,7 +30,7 @@ SETOSA = [5.1, 3.5, 1.4, 0.2]
 def folder(tmp_path: Path) -> Path:
     """The examples with their models made."""
     here = tmp_path / "examples"
-    shutil.copytree(EXAMPLES, here, ignore=shutil.ignore_patterns("models", ".servery", "*.skops"))
+    shutil.copytree(EXAMPLES, here, ignore=shutil.ignore_patterns("models", ".servery", "*.skops", "answers.csv"))
     subprocess.run([sys.executable, "-W", "error", here / "make_models.py"], check=True, timeout=30)
     return here
 
@@ -51,6 +58,7 @@ def test_every_example_is_tested_here() -> None:
         "tenants",
         "fixed-with-fallback",
         "own-code",
+        "assistant",
     }
 
 
@@ -85,3 +93,63 @@ def test_rules_answer_what_is_clear_and_an_estimator_the_rest(folder: Path) -> N
         for flower, tier, species in ((SETOSA, "rules", 0), ([6.3, 2.8, 5.0, 1.7], "estimator", 2)):
             status, headers, answer = ask(child.port, flower=flower)
             assert (status, headers["servery-tier"], label(answer)) == (200, tier, [species])
+
+
+def run(script: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", script, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextlib.contextmanager
+def assistant(folder: Path) -> Iterator[Child]:
+    """The example with its vendor, as its README says to start them, on free ports."""
+    assert run(folder / "arithmetic.py").returncode == 0
+    manifest, port = folder / "servery.yaml", free_port()
+    manifest.write_text(manifest.read_text().replace("127.0.0.1:9000", f"127.0.0.1:{port}"))
+    columns = [part for model in ANSWERING for part in ("--answer", model)]
+    vendor = ["fake-vendor", "--answers", folder / "answers.csv", *columns]
+    with Child(vendor, port, Clock(), "/vendor/invoice"), Child(["up", manifest], 0, Clock()) as child:
+        yield child
+
+
+def test_an_assistant_answers_its_tenants_within_their_budgets(folder: Path) -> None:
+    with assistant(folder / "assistant") as child:
+        done = run(folder / "assistant" / "send.py", "--url", child.url, "--limit", "120")
+        assert done.returncode == 0, done.stderr
+        told = re.search(
+            r"assistant: 120 questions in [\d.]+ s, (\d+) right \(answered by cheap \d+, mid \d+", done.stdout
+        )
+        assert told, done.stdout
+        assert int(told[1]) >= 108
+        spent = run(folder / "assistant" / "send.py", "--url", child.url, "--key", "try-me-slowly")
+        assert spent.returncode == 1
+        assert "429" in spent.stderr
+        assert "budget of $0.01 a day" in spent.stderr
+        assert "401" in run(folder / "assistant" / "send.py", "--url", child.url, "--key", "guessed").stderr
+        with (folder / "assistant" / "answers.csv").open(newline="") as file:
+            question = next(csv.DictReader(file))
+        client = openai.OpenAI(base_url=f"{child.url}/v1", api_key="try-me")
+        stream = client.chat.completions.create(
+            model="assistant", messages=[{"role": "user", "content": question["prompt"]}], stream=True
+        )
+        assert question["label"] in "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+
+def test_the_questions_are_the_same_each_time_and_what_is_right_is_right(tmp_path: Path) -> None:
+    script = EXAMPLES / "assistant" / "arithmetic.py"
+    for name, options in (("a", []), ("b", []), ("c", ["--seed", "2", "--count", "50"])):
+        assert run(script, "--out", str(tmp_path / name), *options).returncode == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    texts = {name: (tmp_path / name).read_text("utf-8") for name in "ac"}
+    rows = {name: list(csv.DictReader(io.StringIO(text, newline=""))) for name, text in texts.items()}
+    assert (len(rows["a"]), len(rows["c"])) == (360, 50)
+    assert (
+        len({row["prompt"] for row in rows["a"]} & {row["prompt"] for row in rows["c"]}) < 5
+    )  # short ones may be alike
+    for row in rows["a"]:
+        for model in ANSWERING:
+            assert (re.findall(r"\d+", row[model])[-1] == row["label"]) == (row[f"{model} right"] == "1"), row
+    hard = [
+        [int(row["small right"]) for row in rows["a"] if (int(row["steps"]) > 4) is above] for above in (False, True)
+    ]
+    assert sum(hard[0]) / len(hard[0]) > sum(hard[1]) / len(hard[1]) + 0.3
