@@ -126,8 +126,10 @@ def test_an_assistant_answers_its_tenants_within_their_budgets(folder: Path) -> 
         assert "429" in spent.stderr
         assert "budget of $0.01 a day" in spent.stderr
         assert "401" in run(folder / "assistant" / "send.py", "--url", child.url, "--key", "guessed").stderr
-        with (folder / "assistant" / "answers.csv").open(newline="") as file:
-            question = next(csv.DictReader(file))
+        shown = re.search(r'"content": "(.*?)"', (EXAMPLES / "assistant" / "README.md").read_text("utf-8"))
+        assert shown
+        with (folder / "assistant" / "answers.csv").open(newline="", encoding="utf-8") as file:
+            question = next(row for row in csv.DictReader(file) if row["prompt"] == shown[1])
         client = openai.OpenAI(base_url=f"{child.url}/v1", api_key="try-me")
         stream = client.chat.completions.create(
             model="assistant", messages=[{"role": "user", "content": question["prompt"]}], stream=True
