@@ -12,7 +12,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 demo: .venv/demo.installed  ## three models, one route: a few minutes from a fresh clone to the first report
 	@$(BIN)/servery demo demo
 
-demo-llm: .venv/demo.installed  ## three language models that a vendor on this machine plays: fifteen seconds
+demo-llm: .venv/demo.installed  ## three language models that a vendor on this machine plays: ten seconds
 	@$(BIN)/servery demo --llm demo-llm
 
 test: .venv/test.installed  ## every check and every test

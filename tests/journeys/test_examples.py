@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import openai
@@ -101,7 +101,7 @@ def run(script: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def assistant(folder: Path) -> Iterator[Child]:
+def assistant(folder: Path) -> Generator[Child]:
     """The example with its vendor, as its README says to start them, on free ports."""
     assert run(folder / "arithmetic.py").returncode == 0
     manifest, port = folder / "servery.yaml", free_port()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from servery.cli.child import Child, free_port, typed
-from servery.cli.demonstration import Demo, comparison, judged, measure, prepare, show_tiers
+from servery.cli.demonstration import Demo, comparison, judged, measure, prepare, show_tiers, started
 from servery.cli.examples import ANSWERING, ASSISTANT, Stopped
 from servery.cli.tables import print_table, promises_table
 from servery.control.declare import declare
@@ -49,7 +49,8 @@ def run(folder: Path, port: int, console: Console) -> None:
         count = sum(1 for _ in csv.DictReader(file))
     clock = Clock()
     began_ns = clock.wall_ns()
-    with Child(_vendor_command(folder), _vendor_port(folder), clock, INVOICE) as vendor:
+    vendor = Child(_vendor_command(folder), _vendor_port(folder), clock, INVOICE)
+    with started(vendor, "Starting the vendor", console):
         console.print(f"A vendor on {vendor.url} says again what its models said: {', '.join(ANSWERING)}")
         reports = measure(DEMO, folder, port, count, console)
         invoice = _invoice(vendor.port)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -61,7 +62,7 @@ def measure(demo: Demo, folder: Path, port: int, count: int, console: Console) -
     """Serve, send all that the example asks to each route, and read the Reports on that from the ledger: by route."""
     clock = Clock()
     began_ns = clock.wall_ns()
-    with Child(["up", folder / "servery.yaml"], port, clock) as child:
+    with started(Child(["up", folder / "servery.yaml"], port, clock), "Starting Servery", console) as child:
         console.print(
             f"Serving on {child.url}; a client process sends {count} {demo.asks} to each route, then what is true"
         )
@@ -73,6 +74,15 @@ def measure(demo: Demo, folder: Path, port: int, count: int, console: Console) -
                 )
         with console.status("Waiting for the Records to reach the ledger"):
             return {route: _wait_for(folder, route, began_ns, count, clock) for route in demo.routes}
+
+
+@contextlib.contextmanager
+def started(child: Child, told: str, console: Console) -> Generator[Child]:
+    """The child while it runs; what is told while it starts. ChildFailed."""
+    with contextlib.ExitStack() as stack:
+        with console.status(told):
+            stack.enter_context(child)
+        yield child
 
 
 def _wait_for(folder: Path, route: str, began_ns: int, count: int, clock: Clock) -> Report:
