@@ -228,6 +228,11 @@ def servery(*arguments: object, **popen: Any) -> subprocess.CompletedProcess[str
     return done
 
 
+def apply(server: Living, *options: object, reason: str = "a test") -> subprocess.CompletedProcess[str]:
+    """`servery apply` of the server's manifest, without being asked."""
+    return servery("apply", server.manifest, "--data", server.data, "--yes", "--reason", reason, *options)
+
+
 class Asked(threading.Thread):
     """One call, made now, whose answer is looked at later."""
 

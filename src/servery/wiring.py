@@ -322,10 +322,12 @@ def _sklearn(model: Model, version: Version, signature: Signature) -> Runtime:
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     """The controller: the admin API, and the one who publishes."""
     from servery.control.apply import read_snapshot, write_whole
+    from servery.control.journal import Journal
     from servery.control.loop import Again, Controller
     from servery.host.channel import listen_at
     from servery.host.http import HttpServer
-    from servery.web import AdminFace
+    from servery.web.admin import AdminFace, by_socket
+    from servery.web.operations import operations
 
     start_logs("controller")
     folder = DataFolder(Path(settings.data))
@@ -344,8 +346,9 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         loop.add_signal_handler(NOW, stop.set)
         lifeline.when_ended(stop.set)
         snapshot = read_snapshot(folder.snapshot)
-        controller = Controller(folder, Path(settings.manifest), snapshot, fleet)
-        admin = HttpServer(AdminFace(controller), listen_at(folder.admin), 20.0, 1.0)
+        controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
+        face = AdminFace(operations(controller), by_socket, here=True)
+        admin = HttpServer(face, listen_at(folder.admin), 20.0, 1.0)
         services = Services([controller, admin])
         await services.start()
         again = Again(controller)

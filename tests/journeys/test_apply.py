@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 import artifacts
+import living
 from living import Living, servery, until
 from server import read_all, split_replies, tensor
 from servery.host.channel import connect_to
@@ -39,13 +40,9 @@ def write(server: Living, manifest: Mapping[str, Any]) -> None:
 
 
 def apply(server: Living, code: int = 0) -> str:
-    done = command(server, "apply", str(server.manifest))
+    done = living.apply(server)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def command(server: Living, *arguments: str) -> Any:
-    return servery(*arguments, "--data", str(server.data))
 
 
 def version_of(server: Living) -> str:
@@ -121,7 +118,7 @@ def test_without_a_controller_serving_goes_on(tmp_path: Path) -> None:
         server.child("controller").kill()
         assert version_of(server) == "1"
         write(server, declared({"only": [2]}))
-        until(lambda: command(server, "apply", str(server.manifest)).returncode == 0)
+        until(lambda: living.apply(server).returncode == 0)
         assert version_of(server) == "2"
 
 
@@ -172,7 +169,7 @@ def test_a_model_is_unloaded_and_loaded_again(tmp_path: Path) -> None:
 
 
 def test_apply_says_where_nobody_listens(tmp_path: Path) -> None:
-    done = servery("apply", str(tmp_path / "servery.yaml"))
+    done = servery("apply", str(tmp_path / "servery.yaml"), "--yes", "--reason", "a test")
     assert done.returncode == 1
     assert f"no Servery answers for the data folder {tmp_path / '.servery'}" in done.stderr
     with begin(tmp_path) as server:

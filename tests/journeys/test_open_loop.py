@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 import artifacts
-from living import PROMISE_NS, TESTS, Living, servery, until
+import living
+from living import PROMISE_NS, TESTS, Living, until
 from server import tensor
 
 ASK = json.dumps({"inputs": [tensor("x", "FP32", [1, 30], [0.0] * 30)]})
@@ -107,7 +108,7 @@ def test_nobody_is_dropped_by_what_operators_and_accidents_do(tmp_path: Path) ->
 
         def apply(only: int) -> None:
             server.manifest.write_text(json.dumps({"servery": 1, **declared(tmp_path, only)}))
-            done = servery("apply", str(server.manifest), "--data", str(server.data))
+            done = living.apply(server)
             assert done.returncode == 0, done.stdout + done.stderr
 
         def change(verb: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import artifacts
-from servery.control.apply import Checked, SnapshotError, check, next_epoch, publish, read_snapshot
+from servery.control.apply import Checked, SnapshotError, check, publish, read_snapshot
 from servery.host.settings import DataFolder
 
 MANIFEST = """\
@@ -36,9 +36,8 @@ def folder(tmp_path: Path) -> DataFolder:
 
 
 def test_what_is_published_is_what_is_read(checked: Checked, folder: DataFolder) -> None:
-    snapshot = publish(checked.snapshot(next_epoch(folder), 1), folder)
+    snapshot = publish(checked.snapshot(1, 1), folder)
     assert read_snapshot(folder.snapshot) == snapshot
-    assert snapshot.epoch == 1
     assert snapshot.manifest == checked.manifest
     assert snapshot.manifest_digest == checked.digest
     assert snapshot.models["one"].latest.signature is not None
@@ -59,13 +58,6 @@ def test_a_manifest_with_an_error_is_not_servable(tmp_path: Path, checked: Check
     (tmp_path / "servery.yaml").write_text(MANIFEST + "region: 1\n")
     assert not check(tmp_path / "servery.yaml").servable
     assert not check(tmp_path / "none.yaml").servable
-
-
-def test_epochs_count_up_and_start_again_when_the_last_cannot_be_read(checked: Checked, folder: DataFolder) -> None:
-    for epoch in (1, 2, 3):
-        assert publish(checked.snapshot(next_epoch(folder), 1), folder).epoch == epoch
-    folder.snapshot.write_bytes(b'{"epoch": 9')
-    assert next_epoch(folder) == 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff", b"[" * 100_000, b'{"epoch": "x"}'])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from tritonclient.utils import InferenceServerException
 import artifacts
 from calling import grpc_port
 from living import Living, servery
-from server import tensor
+from server import Reply, tensor
+from servery.store.state import State
 
 ASK = {"inputs": [tensor("x", "FP32", [1, 30], [0.0] * 30)]}
 SURE = [0.9, 0.1]
@@ -173,22 +173,21 @@ def test_a_manifest_is_applied_from_elsewhere(tmp_path: Path) -> None:
     models = {"m": {"runtime": "onnx", "artifact": "m.onnx", "expose": True}}
     with Living(tmp_path, {"models": models, "tenants": {"acme": {"keys": keys}}}) as server:
 
-        def apply(key: str) -> tuple[int, str]:
-            env = {**os.environ, "SERVERY_KEY": key}
-            done = servery("apply", "--server", f"http://127.0.0.1:{server.port}", env=env)
-            return done.returncode, done.stdout + done.stderr
+        def apply(key: str, body: bytes = b'{"reason": "a test"}') -> Reply:
+            return server.ask("POST", "/servery/v1/apply", body, {"x-api-key": key} if key else {})
 
-        for key, said in (("caller", "may not apply the manifest"), ("nobody", "SERVERY_KEY"), ("", "SERVERY_KEY")):
-            code, told = apply(key)
-            assert (code, said in " ".join(told.split())) == (1, True), told
+        for key, status in (("caller", 403), ("nobody", 401), ("", 401)):
+            assert apply(key).status == status
+        assert "say why, for instance" in apply("operator", b"").error
+        assert apply("operator", b'{"reason": 1}').status == 400
         whole = server.manifest.read_text()
         server.manifest.write_text(whole.replace("m.onnx", "none.yaml").replace("onnx", "pickle"))
-        code, told = apply("operator")
-        assert code == 1
-        assert "what was served goes on" in told
+        refused = apply("operator")
+        assert (refused.status, "what was served goes on" in refused.error) == (422, True)
         server.manifest.write_text(whole.replace('"m"', '"n"'))
-        code, told = apply("operator")
-        assert (code, "epoch 2 is in effect in 1 worker" in told) == (0, True), told
+        assert apply("operator").json == {"epoch": 2, "workers": 1}
         assert server.infer("n", ASK, {"x-api-key": "caller"}).status == 200
+        *_, last = State(server.data / "state.db", server.data / "audit.heads").entries()
+        assert (last.act, last.who, last.why) == ("apply", "acme/operator", "a test")
     for arguments in (("--server", "localhost:8000"), ("servery.yaml", "--server", "http://127.0.0.1:1"), ()):
-        assert servery("apply", *arguments).returncode == 1
+        assert servery("apply", *arguments, "--yes", "--reason", "a test").returncode == 1

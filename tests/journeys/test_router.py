@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import living
 from living import servery
 from server import Server
 from servery.learning.examples import Unusable
@@ -141,7 +142,7 @@ def test_a_route_sends_each_prompt_where_its_router_says(trained: Path, tmp_path
                 f"select attempts from records where id = x'{reply.headers['servery-record-id']}'", 1
             )
             assert json.loads(attempts)[0]["why"] == f"complexity:{gain:.4f}"
-        done = servery("apply", server.manifest, "--data", server.data)
+        done = living.apply(server)
         assert (done.returncode, "r.npz can't be read" in done.stderr) == (1, True), done.stderr
         (tmp_path / "r.npz").write_bytes(b"no router")
         done = servery("check", server.manifest)

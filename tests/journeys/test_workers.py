@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import artifacts
+import living
 from living import Living, servery, until
 from server import tensor
 
@@ -80,7 +81,7 @@ def test_a_change_is_in_effect_in_all(tmp_path: Path) -> None:
     with begin(tmp_path) as server:
         until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
         server.manifest.write_text(server.manifest.read_text().replace('"m":', '"n":'))
-        done = servery("apply", str(server.manifest), "--data", str(server.data))
+        done = living.apply(server)
         assert "epoch 2 is in effect in 2 workers" in done.stdout, done.stdout + done.stderr
         for _ in range(20):
             assert server.infer("n", ASK.encode()).status == 200

@@ -34,6 +34,7 @@ COMMANDS = (
         "check", "servery.cli.manifest", "check", "Say all that is wrong with a manifest, with the line and the fix."
     ),
     Command("up", "servery.cli.serve", "up", "Serve what a manifest declares."),
+    Command("plan", "servery.cli.plan", "plan", "Show what apply would do, for callers and for money."),
     Command("apply", "servery.cli.apply", "apply", "Have a running Servery serve what its manifest declares now."),
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
     Command("route", "servery.cli.route", "app", "Routes: calibrate a cascade's thresholds.", group=True),

@@ -1,127 +1,159 @@
-"""`servery apply`: have a running Servery serve what its manifest declares now."""
+"""`servery apply`: have a running Servery serve what its manifest declares now, or what an old revision declared."""
 
 from __future__ import annotations
 
-import getpass
-import http.client
-import os
-import socket
+import secrets
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
-from servery.host.channel import connect_to
-from servery.host.settings import DataFolder
+from servery.cli.options import command
+from servery.cli.plan import SERVER_HELP
+from servery.cli.plan_text import held_text, plan_text
+from servery.cli.reach import Cut, Failed, Reach, Unreached, fail, fail_with, folder_of, reach
+from servery.host.clock import Clock
 from servery.terms.change import Change
+from servery.terms.history import Ended, Journaled
+from servery.terms.plan import Plan
+from servery.web.bodies import Planned, RevisionText
 
-_APPLY = "/servery/admin/v1/apply"
-# Loading may take minutes; the controller gives up by itself before this.
-_LIMIT_S = 1300.0
+# So long a controller that ended is waited for, to hear what became of the change.
+_AGAIN_S = 60.0
+_POLL_S = 0.2
 
 
-def apply(
-    manifest: Annotated[Path | None, typer.Argument(help="The manifest, for instance servery.yaml.")] = None,
+class Options(msgspec.Struct, frozen=True):
+    """What to apply, where, and why."""
+
+    manifest: Annotated[Path | None, typer.Argument(help="The manifest, for instance servery.yaml.")] = None
     data: Annotated[
         Path | None, typer.Option(help="Data folder of the running Servery; default: .servery beside the manifest.")
-    ] = None,
-    server: Annotated[
-        str,
-        typer.Option(
-            help="A Servery elsewhere, for instance https://servery.example: it reads its own manifest again. "
-            "The operator's key is taken from SERVERY_KEY."
-        ),
-    ] = "",
-) -> None:
-    """Serve what the manifest declares now, without dropping a request; answers when all workers do. Exit 1 if not."""
-    if server:
-        if manifest is not None or data is not None:
-            _fail("with --server the manifest that is served there is read again; leave FILE and --data out")
-        _apply_there(server)
+    ] = None
+    server: Annotated[str, typer.Option(help=SERVER_HELP)] = ""
+    revision: Annotated[
+        int, typer.Option(min=0, help="Return to this revision of `servery history`, instead of a manifest.")
+    ] = 0
+    reason: Annotated[
+        str, typer.Option(envvar="SERVERY_REASON", help="Why; it is remembered. Asked for in a terminal.")
+    ] = ""
+    retry: Annotated[str, typer.Option(help="Try a version that is held again, and why.")] = ""
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask; needs --reason.")] = False
+
+
+@command(Options)
+def apply(options: Options) -> None:
+    """Show the plan, ask, and serve what is declared without dropping a request; answers when all workers do.
+
+    Exit 1 where it isn't in effect.
+    """
+    wanted = _wanted(options)
+    there = reach(folder_of(options.manifest, options.data), options.server)
+    try:
+        with Console(stderr=True).status("looking at what is declared"):
+            planned = there.post("/plan", wanted, Planned)
+        typer.echo(plan_text(planned.plan, sys.stdout.isatty()))
+        if planned.problems:
+            raise Failed(422, "the manifest has problems; what was served goes on", planned.problems)
+        if planned.plan.steps or planned.plan.held:
+            _carry_out(there, wanted, planned.plan, options)
+        if options.revision:
+            _show(there.get(f"/history/{options.revision}", RevisionText), there.here)
+    except (Unreached, Cut) as error:
+        fail(str(error))
+    except Failed as failed:
+        fail_with(failed)
+
+
+def _wanted(options: Options) -> dict[str, object]:
+    """What is asked of the controller."""
+    if options.server and (options.manifest is not None or options.data is not None):
+        fail("with --server the manifest that is served there is read again; leave FILE and --data out")
+    if options.revision:
+        return {"revision": options.revision}
+    if options.server:
+        return {}
+    if options.manifest is None:
+        fail("name the manifest, for instance `servery apply servery.yaml`, or a Servery elsewhere with --server")
+    return {"file": str(options.manifest.absolute())}
+
+
+def _carry_out(there: Reach, wanted: dict[str, object], plan: Plan, options: Options) -> None:
+    """Unreached, Cut, Failed."""
+    if plan.held and not options.retry:
+        fail("; ".join(map(held_text, plan.held)) + "; to try it again, say why with --retry")
+    asked = {**wanted, "reason": _confirmed(options), "retry": options.retry, "mark": plan.mark}
+    change = secrets.token_hex(16)
+    try:
+        with Console(stderr=True).status("loading what is new"):
+            done = there.post("/apply", {**asked, "change": change}, Change)
+    except Cut as cut:
+        _hear(there, change, cut)
         return
-    if manifest is None:
-        _fail("name the manifest, for instance `servery apply servery.yaml`, or a Servery elsewhere with --server")
-    path = manifest.absolute()
-    folder = DataFolder(data or path.parent / ".servery")
-    with Console(stderr=True).status(f"loading what {manifest} declares"):
-        status, body = _post(folder, _APPLY, {"file": str(path)})
-    if status not in (200, 422):
-        _fail(msgspec.json.decode(body, type=dict[str, str]).get("error", f"the controller answered {status}"))
-    change = msgspec.json.decode(body, type=Change)
-    for problem in change.problems:
-        typer.echo(str(problem), err=True)
-    if not change.epoch:
-        _fail(change.message)
-    typer.echo(f"{_in_effect(change.epoch, change.workers)} (manifest {change.digest[:12]})")
+    workers = f"{done.workers} worker{'' if done.workers == 1 else 's'}"
+    _told(f"epoch {done.epoch} is in effect in {workers}", done.revision, done.audit)
 
 
-def _in_effect(epoch: int, workers: int) -> str:
-    return f"epoch {epoch} is in effect in {workers} worker{'' if workers == 1 else 's'}"
+def _told(what: str, revision: int, audit: str) -> None:
+    number, _, seal = audit.partition(":")
+    head = f", audit {number}:{seal[:12]}" if seal else ""
+    typer.echo(f"{what} (revision {revision}{head})")
 
 
-def _apply_there(server: str) -> None:
-    parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        _fail(f"--server is an address such as http://127.0.0.1:8000, not {server!r}")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=_LIMIT_S)
-    key = os.environ.get("SERVERY_KEY", "")
-    try:
-        with Console(stderr=True).status(f"{server} loads what its manifest declares"):
-            fields = {"authorization": f"Bearer {key}"} if key else {}
-            connection.request("POST", f"{parts.path.rstrip('/')}/servery/v1/apply", headers=fields)
-            reply = connection.getresponse()
-            said = msgspec.json.decode(reply.read(), type=_Said)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        _fail(f"no Servery answers at {server}: {error}")
-    finally:
-        connection.close()
-    if reply.status != 200:
-        advice = "; set SERVERY_KEY to a key with `role: operator`" if reply.status in (401, 403) else ""
-        _fail(said.error + advice)
-    typer.echo(_in_effect(said.epoch, said.workers))
+def _confirmed(options: Options) -> str:
+    """Why the Plan is carried out. Whoever isn't asked has said so before; whoever is, answers with the reason."""
+    reason = options.reason.strip() or options.retry.strip()
+    if options.yes:
+        return reason or fail("say why with --reason TEXT (or SERVERY_REASON): it is remembered with the change")
+    if not sys.stdin.isatty():
+        fail("nobody can be asked here: with --yes and --reason TEXT it is done without asking")
+    if not reason:
+        said = str(typer.prompt("Do this? Then say why, in a line (nothing: don't)", default="", show_default=False))
+        return said.strip() or fail("nothing was changed")
+    return reason if typer.confirm("Do this?") else fail("nothing was changed")
 
 
-class _Said(msgspec.Struct, frozen=True):
-    epoch: int = 0
-    workers: int = 0
-    error: str = ""
+def _hear(there: Reach, change: str, cut: Cut) -> None:
+    """What became of a change whose controller ended meanwhile: its next life goes on with it. Cut, Failed."""
+    journaled = _journaled(there, change, cut)
+    if journaled.ended is not Ended.IN_EFFECT:
+        message = f"{journaled.message or journaled.ended.value}; what was served goes on: apply it again"
+        raise Failed(409, message, ())
+    what = f"the controller ended and started again meanwhile; epoch {journaled.epoch} is in effect"
+    _told(what, journaled.revision, journaled.audit)
 
 
-def _post(folder: DataFolder, path: str, body: Any) -> tuple[int, bytes]:
-    connection = _Local(folder.admin)
-    try:
-        connection.request("POST", path, msgspec.json.encode(body), {"servery-by": getpass.getuser()})
-        reply = connection.getresponse()
-        return reply.status, reply.read()
-    except OSError as error:
-        _fail(
-            f"no Servery answers for the data folder {folder.path} ({error.strerror or error}); "
-            "start one with `servery up`, or name its folder with --data"
-        )
-    except http.client.HTTPException:
-        _fail("the controller ended before it answered; its log says why, and `servery apply` can be repeated")
-    finally:
-        connection.close()
+def _journaled(there: Reach, change: str, cut: Cut) -> Journaled:
+    clock = Clock()
+    until_ns = clock.steady_ns() + int(_AGAIN_S * 1e9)
+    while clock.steady_ns() < until_ns:
+        time.sleep(_POLL_S)
+        try:
+            journaled = there.get(f"/changes/{change}", Journaled)
+        except (Unreached, Cut):
+            continue
+        except Failed as failed:
+            if failed.status == 404:
+                message = "the controller ended before it had begun; nothing was changed: apply it again"
+                raise Failed(404, message, ()) from None
+            raise
+        if journaled.ended is not Ended.UNDER_WAY:
+            return journaled
+    raise cut
 
 
-class _Local(http.client.HTTPConnection):
-    """A connection to the socket at `path`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_LIMIT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock: socket.socket = connect_to(self._path)
-        self.sock.settimeout(_LIMIT_S)
-
-
-def _fail(message: str) -> NoReturn:
-    sys.stdout.flush()
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(1)
+def _show(found: RevisionText, here: bool) -> None:
+    """The manifest that is served now, and that its file is another one."""
+    typer.echo(found.source, nl=False)
+    file, number = Path(found.revision.file), found.revision.number
+    if here and file.is_file() and file.read_bytes().decode(errors="replace") == found.source:
+        return
+    said = f"{file} says something else than what is served now: `servery history {number}` prints what it has to say"
+    typer.echo(
+        f"{said}. Until it does, the next apply or start goes by that file, and `servery plan` shows the difference.",
+        err=True,
+    )

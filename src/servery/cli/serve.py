@@ -13,13 +13,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from servery import wiring
-from servery.control.apply import check, next_epoch, publish, read_took
+from servery.control.apply import check
+from servery.control.starting import start
 from servery.host.cores import usable_cores
 from servery.host.logs import start_logs
 from servery.host.ports import address_of, hold
 from servery.host.settings import DataFolder, FolderTaken
 from servery.host.supervisor import is_loopback, listen
-from servery.terms.placement import fit, place
 
 
 def up(
@@ -56,9 +56,11 @@ def up(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
     )
     try:
-        snapshot = publish(fit(place(checked.snapshot(next_epoch(folder), count), read_took(folder.took)), {}), folder)
+        started = start(folder, manifest.absolute(), checked, count)
     except OSError as error:
         _fail_on_folder(folder, error)
+    for warning in started.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
     address = _address(listeners.http)
     also = "" if listeners.grpc is None else f" and gRPC on {address_of(listeners.grpc)}"
     start_logs("supervisor")
@@ -72,7 +74,7 @@ def up(
                 _say(f"serving on {address}: {'; '.join(dict.fromkeys(words.values()))}")
 
     _say(f"starting on {address}{also} (records in {folder.path}; process {os.getpid()})")
-    if not asyncio.run(wiring.supervise(folder, lock, manifest, snapshot, listeners, said).run()):
+    if not asyncio.run(wiring.supervise(folder, lock, manifest, started.snapshot, listeners, said).run()):
         _fail(
             "not stopped in order: what was in flight is cut, and Records that wait in the spool go on at the next start"
         )

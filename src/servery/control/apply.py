@@ -59,14 +59,6 @@ def check(path: Path) -> Checked:
     return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))), routers)
 
 
-def next_epoch(folder: DataFolder) -> int:
-    """One more than the last published epoch; 1 when there is none that can be read."""
-    try:
-        return read_snapshot(folder.snapshot).epoch + 1
-    except SnapshotError:
-        return 1
-
-
 def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     """Write the Snapshot so that a reader sees the old one or the new one, whole, even after a power cut; OSError."""
     for pinned in snapshot.routers.values():

@@ -11,16 +11,20 @@ from pathlib import Path
 
 import msgspec
 
-from servery.control.apply import check, publish, read_took, write_whole
+from servery.control.apply import publish, read_took, write_whole
+from servery.control.journal import Journal
 from servery.control.places import Places
+from servery.control.planning import Looked, look_at_file, look_at_revision
 from servery.control.resolve import resolve
-from servery.control.restart import needs_restart
 from servery.control.validate import validate
+from servery.control.wishes import intent_of, nothing_to_do, why_held
 from servery.host.channel import Channel, listen_at
+from servery.host.clock import Dice
 from servery.host.settings import DataFolder
 from servery.terms.change import Change, Served, Snapshot, Standing
+from servery.terms.history import Ended, Intent, Underway, Wish
 from servery.terms.messages import Acknowledged, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
-from servery.terms.placement import fit, place
+from servery.terms.placement import fit, making_room, place
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics, latest, together
 
@@ -56,11 +60,13 @@ class Controller:
         manifest: Path,
         snapshot: Snapshot,
         fleet: Callable[[Sequence[Snapshot]], None],
+        journal: Journal,
     ) -> None:
         self.snapshot = snapshot
+        self.journal = journal
         self.peers: list[Peer] = []
         self._folder = folder
-        self._manifest = manifest
+        self.manifest = manifest
         self._took_ns = read_took(folder.took)
         self._fleet = fleet
         self._changing = asyncio.Lock()
@@ -72,10 +78,17 @@ class Controller:
         self._ended: tuple[VersionStatistics, ...] = ()  # of workers that are gone
         self._counts = itertools.count(1)
         self._asked: set[asyncio.Task[None]] = set()
+        self._dice = Dice()
 
     async def start(self) -> None:
-        """Listen for workers. The Snapshot that is published already has its Replicas."""
-        self._fleet([self.snapshot])
+        """Listen for workers, and bring to its end what an earlier life had begun. What is published has its Replicas."""
+        under_way = await self.journal.under_way()
+        self.manifest = await self.journal.manifest() or self.manifest
+        halfway = under_way is not None and self.snapshot.epoch > under_way.old.epoch
+        self._fleet([self.snapshot, under_way.old, under_way.new] if under_way and halfway else [self.snapshot])
+        if under_way is not None:
+            await self._changing.acquire()  # before anybody else
+            self._in_background(self._resume(under_way))
         self._server = await asyncio.start_unix_server(self._meet, sock=listen_at(self._folder.control))
         self._until = asyncio.get_running_loop().time() + _MEET_S
 
@@ -88,40 +101,45 @@ class Controller:
         for peer in self.peers:
             peer.channel.close()
 
-    async def apply(self, file: Path | None, by: str) -> Change:
-        """Serve what `file` declares (default: the manifest that is served, read again)."""
+    async def look(self, wish: Wish) -> Looked:
+        """What it takes to serve what is wished for, and what is in the way. Refusal."""
+        here = await self.journal.standpoint(self.snapshot, self._took_ns)
+        if wish.revision:
+            return await asyncio.to_thread(look_at_revision, *await self.journal.revision(wish.revision), here)
+        return await asyncio.to_thread(look_at_file, Path(wish.file) if wish.file else self.manifest, here)
+
+    async def apply(self, wish: Wish) -> Change:
+        """Serve what is wished for. Where the manifest has problems, the Change has them. Refusal."""
         async with self._changing:
-            path = file or self._manifest
-            checked = await asyncio.to_thread(check, path)
-            problems = checked.problems
-            if checked.manifest is not None:
-                places = checked.declared.places
-                problems += tuple(needs_restart(self.snapshot.manifest, checked.manifest, places))
-            if problems or checked.manifest is None:
-                return Change(problems=problems, message="the manifest has problems; what was served goes on")
-            wanted = checked.snapshot(0, self.snapshot.workers)
-            log.info("%s applies %s", by, path)
-            change = await self._publish(wanted.models, wanted)
+            looked = await self.look(wish)
+            if looked.wanted is None or looked.plan is None or not looked.applicable:
+                return Change(problems=looked.problems, message="the manifest has problems; what was served goes on")
+            intent = intent_of(wish, looked.plan, str(looked.file), looked.source, wish.id or self._new_id())
+            if nothing_to_do(looked.plan):
+                self.manifest = looked.file
+                return msgspec.structs.replace(self._now(), revision=looked.plan.revision)
+            log.info("%s applies %s", wish.who, looked.file)
+            change = await self._publish(looked.wanted.models, intent, looked.wanted)
             if change.epoch:
-                self._manifest = path
+                self.manifest = looked.file
             return change
 
-    async def _apply_again(self, _: str, by: str) -> Change:
+    async def _apply_again(self, _: str, by: str, why: str) -> Change:
         """As `apply` of the manifest that is served. Refusal."""
-        change = await self.apply(None, by)
+        change = await self.apply(Wish(by, why))
         if not change.epoch:
             said = "".join(f"{problem}\n" for problem in change.problems)
-            raise Refusal(Reason.CHANGE_REFUSED, f"{said}{change.message}")
+            raise Refusal(Reason.INVALID_MANIFEST, f"{said}{change.message}")
         return change
 
-    async def load(self, model: str, by: str) -> Change:
+    async def load(self, model: str, by: str, why: str = "") -> Change:
         """Read the Model's artifacts again and serve what they are now. Refusal."""
         async with self._changing:
             manifest = self.snapshot.manifest
             declared = self._declared(model)
             only = msgspec.structs.replace(manifest, models={model: manifest.models[model]}, routes={})
-            places = Places(str(self._manifest))
-            found = await asyncio.to_thread(resolve, only, self._manifest.parent, places)
+            places = Places(str(self.manifest))
+            found = await asyncio.to_thread(resolve, only, self.manifest.parent, places)
             problems = found.problems
             if not problems:
                 problems = validate(manifest, {**self.snapshot.models, model: found.models[model]}, places)
@@ -130,18 +148,28 @@ class Controller:
                 raise Refusal(Reason.CHANGE_REFUSED, f"'{model}' can't be loaded: {said}; what was served goes on")
             if msgspec.structs.replace(found.models[model], apart=declared.apart) == declared:
                 return self._now()
+            await self._refuse_held(found.models[model])
             log.info("%s loads %s", by, model)
-            return self._settled(await self._publish({**self.snapshot.models, model: found.models[model]}, keep=model))
+            intent = Intent(self._new_id(), "load", by, why, model)
+            models = {**self.snapshot.models, model: found.models[model]}
+            return self._settled(await self._publish(models, intent, keep=model))
 
-    async def unload(self, model: str, by: str) -> Change:
+    async def unload(self, model: str, by: str, why: str = "") -> Change:
         """Take the Model out of memory until it is loaded again. Refusal."""
-        return await self._stand(model, Standing.UNLOADED, by)
+        return await self._stand(model, Standing.UNLOADED, Intent(self._new_id(), "unload", by, why, model))
 
-    async def wake(self, model: str, by: str) -> Change:
+    async def wake(self, model: str, by: str, why: str = "it is asked for") -> Change:
         """Load a Model that sleeps. Refusal."""
         if self._declared(model).standing is not Standing.ASLEEP:
             return self._now()
-        return await self._stand(model, Standing.LOADED, by)
+        return await self._stand(model, Standing.LOADED, Intent(self._new_id(), "wake", by, why, model))
+
+    async def _refuse_held(self, served: Served) -> None:
+        """Refusal of what `apply` alone may bring back."""
+        digests = {version.digest for version in served.versions}
+        for held in await self.journal.ask(lambda state: state.held()):
+            if held.model == served.latest.model and held.digest in digests:
+                raise Refusal(Reason.CONFLICT, f"{why_held(held)}; only `servery apply --retry REASON` brings it back")
 
     async def statistics(self) -> tuple[VersionStatistics, ...]:
         """What has run on this machine since the controller's start. Of a worker that doesn't answer, what it said last."""
@@ -158,14 +186,17 @@ class Controller:
             self._moved.clear()
             await self._moved.wait()
 
-    async def _stand(self, model: str, standing: Standing, by: str) -> Change:
+    async def _stand(self, model: str, standing: Standing, intent: Intent) -> Change:
         async with self._changing:
             declared = self._declared(model)
             if declared.standing is standing:
                 return self._now()
-            log.info("%s wants %s %s", by, model, standing.value)
+            log.info("%s wants %s %s", intent.who, model, standing.value)
             changed = msgspec.structs.replace(declared, standing=standing)
-            return self._settled(await self._publish({**self.snapshot.models, model: changed}, keep=model))
+            return self._settled(await self._publish({**self.snapshot.models, model: changed}, intent, keep=model))
+
+    def _new_id(self) -> str:
+        return self._dice.bits(16).hex()
 
     def _declared(self, model: str) -> Served:
         try:
@@ -182,55 +213,98 @@ class Controller:
             raise Refusal(Reason.CHANGE_REFUSED, change.message)
         return change
 
-    async def _publish(self, models: dict[str, Served], wanted: Snapshot | None = None, keep: str = "") -> Change:
-        """Put the next Snapshot into effect everywhere, or go back to the one before. `keep` isn't put to sleep for others."""
+    async def _publish(
+        self, models: dict[str, Served], intent: Intent, wanted: Snapshot | None = None, keep: str = ""
+    ) -> Change:
+        """Put the next Snapshot into effect everywhere, or go back to the one before. `keep` isn't put to sleep for others.
+
+        It is in the journal before anything is done: a controller that dies meanwhile is followed by one that goes on.
+        Refusal, where that can't be written.
+        """
         await self._everybody()
-        new = place(msgspec.structs.replace(wanted or self.snapshot, models=models), self._took_ns)
-        new = await self._make_room(new, keep)
         old = self.snapshot
-        new = msgspec.structs.replace(new, epoch=old.epoch + 1)
-        if problem := await self._swap(new, [old, new]):
+        new = await self._fitted(place(msgspec.structs.replace(wanted or old, models=models), self._took_ns), keep)
+        room = making_room(old, new)
+        new = msgspec.structs.replace(new, epoch=(old if room is None else room).epoch + 1)
+        await self.journal.begin(intent, old, new, 0 if room is None else room.epoch)
+        try:
+            if room is not None:  # what sleeps goes before anything else is loaded, or both would be in memory
+                await self._swap(room, [old, room], "room")
+            problem = await self._swap(new, [self.snapshot, new], "published")
+        except OSError as error:
+            problem = f"the data folder can't be written: {error.strerror or error}"
+        except Exception:
+            log.exception("a change failed by an error of ours")
+            problem = "an error of ours, which the log has"
+        return await self._conclude(old, new, problem)
+
+    async def _conclude(self, old: Snapshot, new: Snapshot, problem: str) -> Change:
+        """`new` is in effect, or goes back to `old` because of `problem`."""
+        if problem:
             log.error("epoch %d can't be served, and the one before goes on: %s", new.epoch, problem)
-            back = msgspec.structs.replace(old, epoch=new.epoch + 1)
-            await self._swap(back, [back])
+            await self._go_back(old, new, problem)
             return Change(message=f"{problem}; what was served goes on")
         self._fleet([new])
         log.info("epoch %d is in effect in %d workers", new.epoch, len(self.peers))
-        return Change(new.epoch, new.manifest_digest, workers=len(self.peers))
+        done = await self.journal.end(Ended.IN_EFFECT, "", new)
+        change = Change(new.epoch, new.manifest_digest, workers=len(self.peers))
+        return change if done is None else msgspec.structs.replace(change, revision=done.revision, audit=done.audit)
 
-    async def _make_room(self, new: Snapshot, keep: str) -> Snapshot:
-        """`new` with what has to sleep in it. That sleeps before anything else is loaded, or both would be in memory."""
+    async def _go_back(self, old: Snapshot, new: Snapshot, problem: str) -> None:
+        """Serve what was served before `new`, of which workers may have any part by now."""
+        if self.snapshot.epoch > old.epoch:
+            await self.journal.step("returning", problem)
+            back = msgspec.structs.replace(old, epoch=new.epoch + 1)
+            with contextlib.suppress(OSError):
+                await self._swap(back, [self.snapshot, new, back], "returning", problem)
+        self._fleet([self.snapshot])
+        await self.journal.end(Ended.RETURNED, problem, self.snapshot)
+
+    async def _resume(self, under_way: Underway) -> None:
+        """Bring to its end what an earlier life has begun. It holds the lock on changes. How far that life came is told by
+        what it published last.
+        """
+        old, new = under_way.old, under_way.new
+        try:
+            await self._everybody()
+            if self.snapshot.epoch <= old.epoch:
+                self._fleet([self.snapshot])
+                await self.journal.end(
+                    Ended.NOT_BEGUN, "the controller ended before anything was published", self.snapshot
+                )
+            elif self.snapshot.epoch == new.epoch:
+                await self._conclude(old, new, await self._awaited(new.epoch))
+            else:  # room was being made, or it was on its way back
+                await self._go_back(old, new, "the controller ended meanwhile")
+        finally:
+            self._changing.release()
+
+    async def _fitted(self, new: Snapshot, keep: str) -> Snapshot:
+        """`new` with what has to sleep in it."""
         if new.manifest.server.loaded_mb is None:
             return new
         last_ns: dict[str, int] = {}
         for one in await self.statistics():
             last_ns[one.model] = max(last_ns.get(one.model, 0), one.last_ns)
-        fitted = fit(new, last_ns, keep)
-        old = self.snapshot
-        first = {
-            name: msgspec.structs.replace(served, standing=Standing.ASLEEP)
-            for name, served in old.models.items()
-            if served.standing is Standing.LOADED and name in fitted.models
-            and fitted.models[name].standing is Standing.ASLEEP
-        }  # fmt: skip
-        if first:
-            log.info("%s sleep to make room", ", ".join(first))
-            before = msgspec.structs.replace(old, epoch=old.epoch + 1, models={**old.models, **first})
-            await self._swap(before, [old, before])
-        return fitted
+        return fit(new, last_ns, keep)
 
-    async def _swap(self, snapshot: Snapshot, needed: Sequence[Snapshot]) -> str:
-        """Publish, and wait until every worker has acknowledged; why one can't ("" when all have)."""
+    async def _swap(self, snapshot: Snapshot, needed: Sequence[Snapshot], step: str, message: str = "") -> str:
+        """Publish, and wait until every worker has acknowledged; why one can't ("" when all have). OSError."""
         self._fleet(needed)
         self._failed.clear()
         await asyncio.to_thread(publish, snapshot, self._folder)
         self.snapshot = snapshot
+        await self.journal.step(step, message)
         for peer in self.peers:
             peer.channel.send(Published(snapshot.epoch))
+        return await self._awaited(snapshot.epoch)
+
+    async def _awaited(self, epoch: int) -> str:
+        """Wait until every worker answers by this epoch; why one can't ("" when all do)."""
         try:
-            await asyncio.wait_for(self._in_effect(snapshot.epoch), _IN_EFFECT_S)
+            await asyncio.wait_for(self._in_effect(epoch), _IN_EFFECT_S)
         except TimeoutError:
-            behind = ", ".join(peer.name for peer in self.peers if peer.epoch < snapshot.epoch)
+            behind = ", ".join(peer.name for peer in self.peers if peer.epoch < epoch)
             return f"not in effect within {_IN_EFFECT_S:g} s in {behind or 'any worker'}"
         return "; ".join(f"{what}: {why}" if what else why for what, why in self._failed.items())
 
@@ -295,7 +369,8 @@ class Controller:
             await asyncio.to_thread(write_whole, self._folder.took, msgspec.json.encode(self._took_ns))
             if place(self.snapshot, self._took_ns) != self.snapshot:
                 log.info("what takes longer than server.in_process_ms moves to Replicas")
-                await self._publish(self.snapshot.models)
+                intent = Intent(self._new_id(), "place", "the controller", "it takes longer than server.in_process_ms")
+                await self._publish(self.snapshot.models, intent)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -308,7 +383,7 @@ class Controller:
     async def _do(self, peer: Peer, asked: Asked) -> None:
         act = {"load": self.load, "unload": self.unload, "wake": self.wake, "apply": self._apply_again}[asked.verb]
         try:
-            change = await act(asked.model, asked.by)
+            change = await act(asked.model, asked.by, asked.why)
             reply = Replied(asked.number, epoch=change.epoch, workers=change.workers)
         except Refusal as refusal:
             reply = Replied(asked.number, refusal.message, refusal.reason.word)
@@ -340,7 +415,10 @@ class Again:
         while self._asked:
             self._asked = False
             try:
-                change = await self._controller.apply(None, "SIGHUP")
+                change = await self._controller.apply(Wish("SIGHUP", "a signal"))
+            except Refusal as refusal:
+                log.error("%s", refusal.message)
+                continue
             except Exception:
                 log.exception("the manifest could not be applied, by an error of ours")
                 continue

@@ -26,7 +26,7 @@ from servery.terms.text import Form
 from servery.wire import absent, oip
 from servery.wire.coding import chosen, encoded
 from servery.wire.config import encode_config
-from servery.wire.repository import encode_statistics
+from servery.wire.repository import decode_reason, encode_statistics
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 _ANSWER_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n%b%b"
@@ -179,7 +179,8 @@ class HttpFace:
                 return await self._model(method, path[2:], fields, receive, gone)
             case ["servery", "v1", "apply"]:
                 allow(method, "POST")
-                done = await self._repository.apply(self._pipeline.identify(key_of(fields)))
+                caller = self._pipeline.identify(key_of(fields))
+                done = await self._repository.apply(caller, decode_reason(await self._body(fields, receive)))
                 return json_reply(200, oip.encode({"epoch": done.epoch, "workers": done.workers}), echo(fields))
             case ["servery", "v1", "feedback"]:
                 allow(method, "POST")

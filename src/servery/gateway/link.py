@@ -65,7 +65,7 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def ask(self, verb: str, model: str, by: str) -> Replied:
+    async def ask(self, verb: str, model: str, by: str, why: str = "") -> Replied:
         """Have the controller do `verb` to `model`, and wait until it is in effect in all workers. Refusal."""
         channel = await self._connected(
             f"there is no controller now, so nothing can be changed ({verb} {model}); try again"
@@ -73,7 +73,7 @@ class Link:
         number = next(self._numbers)
         reply = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            channel.send(Asked(number, verb, model, by))
+            channel.send(Asked(number, verb, model, by, why))
             replied = await asyncio.wait_for(reply, _REPLY_S)
         except TimeoutError:
             raise Refusal(Reason.NO_CONTROLLER, f"the controller said nothing of '{model}' for minutes") from None

@@ -20,7 +20,7 @@ from servery.wire.repository import decode_change, decode_index, encode_index
 class Controls(Protocol):
     """The worker's line to the controller. Both raise a Refusal when there is none now."""
 
-    async def ask(self, verb: str, model: str, by: str) -> Replied: ...
+    async def ask(self, verb: str, model: str, by: str, why: str = "") -> Replied: ...
     async def statistics(self) -> tuple[VersionStatistics, ...]: ...
 
 
@@ -75,10 +75,12 @@ class Repository:
         self._check(caller, model, "unload")
         await self._controls.ask("unload", model, _who(caller))
 
-    async def apply(self, caller: Caller) -> Replied:
+    async def apply(self, caller: Caller, why: str) -> Replied:
         """Have the manifest that is served read again, and put into effect. Refusal."""
         self._check_role(caller, "apply the manifest")
-        return await self._controls.ask("apply", "", _who(caller))
+        if caller.key and not why:
+            raise Refusal(Reason.INVALID_REQUEST, 'say why, for instance {"reason": "the model of May"}')
+        return await self._controls.ask("apply", "", _who(caller), why)
 
     async def statistics(self, caller: Caller, called: str, version: str) -> list[VersionStatistics]:
         """Of what is called, of all that the caller may know where that is "". A Route's are its models'. Refusal."""

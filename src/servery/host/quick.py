@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import socket
+import struct
 from typing import Any
 
 import httptools
@@ -24,6 +26,7 @@ QUICK_BYTES = 65_536
 _HEAD_BYTES = 65_536
 # What one process will hold open; beyond it a new connection is closed at once.
 _MOST_CONNECTIONS = 16_384
+_CREDENTIALS = struct.Struct("iII")  # process, user and group of a Unix socket's peer
 _CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 _CHUNKED_LAST = b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
 
@@ -89,6 +92,12 @@ def _chunk(part: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(part), part) if part else b""
 
 
+def _user_of(line: socket.socket) -> int:
+    """The id of the user at the other end of a Unix socket."""
+    _, user, _ = _CREDENTIALS.unpack(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return user
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with a quick way, errors as the app writes them, and bounds."""
 
@@ -102,6 +111,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        line = transport.get_extra_info("socket")
+        if line is not None and line.family == socket.AF_UNIX:
+            self.client = ("user", _user_of(line))
         if len(self.connections) > _MOST_CONNECTIONS:
             transport.abort()
 

@@ -30,6 +30,16 @@ class DataFolder:
         return self.path / "ledger.db"
 
     @property
+    def state(self) -> Path:
+        """Revisions, the journal of changes, what is held, the audit."""
+        return self.path / "state.db"
+
+    @property
+    def heads(self) -> Path:
+        """The heads of the audit, apart from it."""
+        return self.path / "audit.heads"
+
+    @property
     def fleet(self) -> Path:
         """Which Replicas are to run, as the controller wrote it last."""
         return self.path / "run" / "fleet.json"

@@ -6,18 +6,16 @@ lines may come twice.
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Insert, Select, Table, create_engine, event, func, inspect, select, text, tuple_
+from sqlalchemy import Insert, Select, Table, func, select, tuple_
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from servery.store import schema
+from servery.store.database import engine_of, revision_of, upgrade
 from servery.store.joining import Joining
 from servery.store.rows import (
     DAY_NS,
@@ -33,7 +31,6 @@ from servery.store.rows import (
 )
 from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
 
-BUSY_MS = 2_000
 CHUNK = 2_000
 RETIRED_AT_ONCE = 10_000
 
@@ -66,13 +63,7 @@ class Ledger:
                 f"{path} does not exist: no Records were ever stored here; give the data folder with --data"
             )
         self.path = path
-        self._engine = create_engine(
-            f"sqlite:///{path}",
-            poolclass=NullPool,
-            connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _on_connect)
-        event.listen(self._engine, "begin", _begin_write if create else _begin_read)
+        self._engine = engine_of(path, writes=create)
         self._connection = self._engine.connect()
         try:
             if create:
@@ -220,52 +211,14 @@ class Ledger:
 
     def _create(self) -> None:
         with self._connection.begin():
-            if _revision(self._connection) != schema.HEAD:
-                _upgrade(self._connection)
+            if revision_of(self._connection) != schema.HEAD:
+                upgrade(self._connection, "versions", schema.HEAD)
 
     def _check(self) -> None:
         with self._connection.begin():
-            revision = _revision(self._connection)
+            revision = revision_of(self._connection)
         if revision != schema.HEAD:
             raise WrongLedger(
                 f"the schema of {self.path} is {revision or 'missing'}, this Servery reads {schema.HEAD}; "
                 "`servery up` on this data folder brings an older one up to date"
             )
-
-
-def _revision(connection: Connection) -> str:
-    if not inspect(connection).has_table("alembic_version"):
-        return ""
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() or ""
-
-
-def _upgrade(connection: Connection) -> None:
-    # Imported here: it takes 0.2 s and is needed once in a ledger's life.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-
-    with importlib.resources.as_file(importlib.resources.files("servery.store") / "migrations") as folder:
-        config = Config()
-        config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, schema.HEAD)
-
-
-def _on_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    # The driver's own transactions begin too late; ours begin where SQLAlchemy says so.
-    connection.isolation_level = None  # pyright: ignore
-    cursor = connection.cursor()
-    try:
-        for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
-            # FULL: a segment is removed after the commit, so the commit has to survive the machine's death.
-            cursor.execute(f"PRAGMA {pragma}")
-    finally:
-        cursor.close()
-
-
-def _begin_write(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin_read(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")

@@ -94,6 +94,8 @@ class Change(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
     message: str = ""
     workers: int = 0  # that have it in effect
+    revision: int = 0
+    audit: str = ""  # the head of the audit, with this change's entry
 
 
 class Pinned(msgspec.Struct, frozen=True):

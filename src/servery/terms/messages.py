@@ -34,12 +34,16 @@ class Acknowledged(Message, frozen=True):
 
 
 class Asked(Message, frozen=True):
-    """A worker asks for something that only the controller may do. `verb` is load, unload, wake or, of no model, apply."""
+    """A worker asks for something that only the controller may do. `verb` is load, unload, wake or, of no model, apply.
+
+    `by` is who asked the worker, `why` the reason that they gave.
+    """
 
     number: int
     verb: str
     model: str
     by: str
+    why: str = ""
 
 
 class Replied(Message, frozen=True):

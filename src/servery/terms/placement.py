@@ -83,6 +83,14 @@ def place(snapshot: Snapshot, took_ns: Mapping[str, float]) -> Snapshot:
     return msgspec.structs.replace(snapshot, models=models)
 
 
+def placed(snapshot: Snapshot, name: str) -> int:
+    """How many copies of a Model run while it is loaded, over all its Versions; none of a language model."""
+    model, served = snapshot.manifest.models[name], snapshot.models[name]
+    if speaks(model):
+        return 0
+    return sum(replicas_of(model, served, version.number) or snapshot.workers for version in served.versions)
+
+
 def copies_bytes(snapshot: Snapshot, name: str) -> int:
     """What a Model's artifacts take, over all its Versions and copies."""
     model, served = snapshot.manifest.models[name], snapshot.models[name]
@@ -106,6 +114,17 @@ def fit(snapshot: Snapshot, last_ns: Mapping[str, int], keep: str = "") -> Snaps
             models[name] = msgspec.structs.replace(models[name], standing=Standing.ASLEEP)
             total -= taken[name]
     return msgspec.structs.replace(snapshot, models=models)
+
+
+def making_room(old: Snapshot, new: Snapshot) -> Snapshot | None:
+    """`old` with those asleep that sleep in `new`, as the Snapshot between the two; None where there are none."""
+    asleep = {
+        name: msgspec.structs.replace(served, standing=Standing.ASLEEP)
+        for name, served in old.models.items()
+        if served.standing is Standing.LOADED and name in new.models
+        and new.models[name].standing is Standing.ASLEEP
+    }  # fmt: skip
+    return msgspec.structs.replace(old, epoch=old.epoch + 1, models={**old.models, **asleep}) if asleep else None
 
 
 def timed(model: Model, version: Version) -> str:

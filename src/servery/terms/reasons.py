@@ -92,6 +92,24 @@ class Reason(enum.Enum):
         Again.NO,
         "What is to be loaded can't be served; what was served before goes on.",
     )
+    INVALID_MANIFEST = (
+        "invalid_manifest",
+        Fault.CALLER,
+        Again.NO,
+        "The manifest has problems; what was served goes on.",
+    )
+    CONFLICT = (
+        "conflict",
+        Fault.CALLER,
+        Again.NO,
+        "What is asked for doesn't fit what is so by now: another plan was shown, or a version is held.",
+    )
+    NO_STATE = (
+        "no_state",
+        Fault.PLATFORM,
+        Again.LATER,
+        "What is remembered of changes can't be read or written, so nothing is changed.",
+    )
     RECORDS_FULL = ("records_full", Fault.PLATFORM, Again.LATER, "The spool is full and records.when_full is refuse.")
     DEADLINE_EXCEEDED = (
         "deadline_exceeded",

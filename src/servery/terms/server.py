@@ -62,6 +62,14 @@ class Server(Declared, frozen=True):
         ]
         | None
     ) = None
+    keep_revisions: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="so many of the last revisions can be returned to; of older ones a line remains",
+        ),
+    ] = 20
 
 
 class Records(Declared, frozen=True):

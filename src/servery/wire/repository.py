@@ -6,9 +6,10 @@ Source: triton-inference-server/server, docs/protocol/extension_model_repository
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from servery.terms.statistics import Spent, State, VersionStatistics
 from servery.wire.proto import open_inference_grpc_pb2 as pb
@@ -27,6 +28,13 @@ class ChangeAsked(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
 
 
+class ReasonGiven(msgspec.Struct, frozen=True):
+    """The body of an apply call: why. It may be empty."""
+
+    reason: Annotated[str, Meta(max_length=2_000)] = ""
+
+
+_reason = msgspec.json.Decoder(ReasonGiven)
 _index = msgspec.json.Decoder(IndexAsked)
 _change = msgspec.json.Decoder(ChangeAsked)
 
@@ -39,6 +47,11 @@ def decode_index(body: bytes) -> IndexAsked:
 def decode_change(body: bytes) -> ChangeAsked:
     """A Refusal for what isn't one."""
     return _decode(_change, body)
+
+
+def decode_reason(body: bytes) -> str:
+    """A Refusal for what holds none."""
+    return _decode(_reason, body).reason.strip()
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

@@ -1,1 +1,1 @@
-"""The ledger's schema as a sequence of changes, run by the ledger when it is opened."""
+"""The schemas of the ledger and of the state as sequences of changes, run when a database is opened."""

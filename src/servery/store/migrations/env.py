@@ -1,4 +1,4 @@
-"""Run by Alembic for each command: the ledger hands over its own connection."""
+"""Run by Alembic for each command: whoever opens a database hands over its connection."""
 
 from __future__ import annotations
 

@@ -1,0 +1,151 @@
+"""How a command reaches a controller: the socket in its data folder, or its admin API somewhere else with a key."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+
+from servery.host.channel import connect_to
+from servery.host.settings import DataFolder
+from servery.terms.change import Problem
+
+PREFIX = "/servery/admin/v1"
+# Loading may take minutes; the controller gives up by itself before this.
+_LIMIT_S = 1300.0
+
+Value = TypeVar("Value")
+
+
+class Unreached(Exception):
+    """Nobody answers there; the message says where."""
+
+
+class Cut(Exception):
+    """Whoever was asked ended before the answer was there."""
+
+
+class Failed(Exception):
+    """An error of the admin API."""
+
+    def __init__(self, status: int, message: str, problems: tuple[Problem, ...]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.problems = problems
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    error: str
+    problems: tuple[Problem, ...] = ()
+
+
+class Reach:
+    """One controller. Each method: Unreached, Cut, Failed."""
+
+    def __init__(self, connect: type[http.client.HTTPConnection] | None, folder: DataFolder, server: str) -> None:
+        self._connect = connect
+        self._folder = folder
+        self._server = server
+        self.here = connect is None
+
+    def get(self, path: str, kind: type[Value]) -> Value:
+        """What is at `path`."""
+        return self._ask("GET", path, b"", kind)
+
+    def post(self, path: str, body: object, kind: type[Value]) -> Value:
+        """What `path` makes of `body`."""
+        return self._ask("POST", path, msgspec.json.encode(body), kind)
+
+    def _ask(self, method: str, path: str, body: bytes, kind: type[Value]) -> Value:
+        connection = self._connection()
+        key = "" if self.here else os.environ.get("SERVERY_KEY", "")
+        try:
+            connection.connect()
+        except OSError as error:
+            raise Unreached(self._nobody(error)) from None
+        try:
+            fields = {"authorization": f"Bearer {key}"} if key else {}
+            connection.request(method, urlsplit(self._server).path.rstrip("/") + PREFIX + path, body, fields)
+            reply = connection.getresponse()
+            content = reply.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Cut(f"the controller ended before it answered ({error})") from None
+        finally:
+            connection.close()
+        try:
+            if reply.status < 400:
+                return msgspec.json.decode(content, type=kind)
+            failure = msgspec.json.decode(content, type=_Failure)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Failed(reply.status, f"what answers there ({reply.status}) is no admin API of Servery", ()) from None
+        advice = "; set SERVERY_KEY to an admin key that may do this" if reply.status in (401, 403) else ""
+        raise Failed(reply.status, failure.error + advice, failure.problems)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._connect is None:
+            return _Local(self._folder.admin)
+        parts = urlsplit(self._server)
+        return self._connect(parts.hostname or "", parts.port, timeout=_LIMIT_S)
+
+    def _nobody(self, error: OSError) -> str:
+        if not self.here:
+            return f"no Servery answers at {self._server}: {error.strerror or error}"
+        return (
+            f"no Servery answers for the data folder {self._folder.path} ({error.strerror or error}); "
+            "start one with `servery up`, or name its folder with --data"
+        )
+
+
+class _Local(http.client.HTTPConnection):
+    """A connection to the socket at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_LIMIT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock: socket.socket = connect_to(self._path)
+        self.sock.settimeout(_LIMIT_S)
+
+
+def reach(folder: DataFolder, server: str) -> Reach:
+    """The controller of a data folder; with `server` the one whose admin API is at that address."""
+    if not server:
+        return Reach(None, folder, "")
+    parts = urlsplit(server)
+    try:
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or True)
+    except ValueError:
+        right = False
+    if not right:
+        fail(f"--server is the address of an admin API, such as http://127.0.0.1:8002, not {server!r}")
+    return Reach(http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection, folder, server)
+
+
+def folder_of(manifest: Path | None, data: Path | None) -> DataFolder:
+    """The data folder that is meant: `data`, or `.servery` beside the manifest, or here."""
+    beside = Path() if manifest is None else manifest.absolute().parent
+    return DataFolder(data or beside / ".servery")
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with one line on stderr."""
+    sys.stdout.flush()
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def fail_with(failed: Failed) -> NoReturn:
+    """End the command with the problems that a manifest has, and what came of them."""
+    sys.stdout.flush()
+    for problem in failed.problems:
+        typer.echo(str(problem), err=True)
+    fail(failed.message)

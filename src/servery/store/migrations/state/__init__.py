@@ -1,0 +1,1 @@
+"""One file for each change of the state's schema, never edited once released."""

@@ -1,0 +1,194 @@
+"""All that the admin API does: one Operation each, which says who may do it and what it takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from servery.control.loop import Controller
+from servery.terms.change import Change, Problem
+from servery.terms.history import Journaled, Wish
+from servery.terms.reasons import Reason, Refusal
+from servery.web import bodies
+
+Role = Literal["viewer", "operator"]
+
+
+class Unfit(Exception):
+    """A manifest that has problems."""
+
+    def __init__(self, message: str, problems: tuple[Problem, ...]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.problems = problems
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """One request: who asks, whether from this machine's own socket, the values of its path, its query, and its body."""
+
+    who: str
+    here: bool
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any = None
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A number of the query. Refusal."""
+        written = self.query.get(name, str(default))
+        if not (written.isascii() and written.isdigit() and len(written) < 20 and int(written) <= most):
+            raise Refusal(Reason.INVALID_REQUEST, f"`{name}` is a number from 0 to {most}, not {written[:32]!r}")
+        return int(written)
+
+    def reason(self, given: str) -> str:
+        """Why: whoever comes with a key has to say it. Refusal."""
+        if not given.strip() and not self.here:
+            raise Refusal(Reason.INVALID_REQUEST, 'say why, for instance {"reason": "the new model of May"}')
+        return given.strip()
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A parameter of the query: a whole number."""
+
+    name: str
+    meaning: str
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One thing that the admin API does. `path` follows the prefix; `{model:path}` may hold slashes."""
+
+    name: str
+    method: Literal["GET", "POST"]
+    path: str
+    role: Role
+    summary: str
+    act: Callable[[Asked], Awaitable[msgspec.Struct]]
+    reply: type[msgspec.Struct]
+    body: type[msgspec.Struct] | None = None
+    query: tuple[Query, ...] = ()
+
+
+_MOST = 500
+
+
+class Acts:
+    """What the Operations do, by one Controller."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    async def status(self, _: Asked) -> bodies.Status:
+        """What is published, and who answers by it."""
+        snapshot = self._controller.snapshot
+        workers = tuple(bodies.WorkerNow(peer.name, peer.epoch) for peer in self._controller.peers)
+        versions = tuple(
+            bodies.VersionNow(
+                version.model,
+                version.number,
+                version.name,
+                tuple(label for label, number in served.labels.items() if number == version.number),
+                served.standing.value,
+                version.problem,
+            )
+            for served in snapshot.models.values()
+            for version in served.versions
+        )
+        return bodies.Status(
+            snapshot.epoch, snapshot.manifest_digest, workers, versions, str(self._controller.manifest)
+        )
+
+    async def plan(self, asked: Asked) -> bodies.Planned:
+        """What it takes to serve what is declared. Refusal, Unfit."""
+        wish = Wish(asked.who, "", _file(asked, asked.body.file), asked.body.revision)
+        looked = await self._controller.look(wish)
+        if looked.plan is None:
+            raise Unfit("the manifest has problems", looked.problems)
+        return bodies.Planned(looked.plan, looked.problems)
+
+    async def apply(self, asked: Asked) -> Change:
+        """Put it into effect. Refusal, Unfit."""
+        body: bodies.ApplyAsked = asked.body
+        why = asked.reason(body.reason or body.retry)
+        wish = Wish(asked.who, why, _file(asked, body.file), body.revision, body.retry, body.mark, body.change)
+        change = await self._controller.apply(wish)
+        if change.problems:
+            raise Unfit(change.message, change.problems)
+        if not change.epoch:
+            raise Refusal(Reason.CHANGE_REFUSED, change.message)
+        return change
+
+    async def change(self, asked: Asked) -> Journaled:
+        """What became of a change. Refusal."""
+        name = asked.path["change"]
+        found = await self._controller.journal.ask(lambda state: state.journaled(name))
+        if found is None:
+            raise Refusal(Reason.NOT_FOUND, f"the journal knows no change {name[:64]!r}, or not any more")
+        return found
+
+    async def history(self, asked: Asked) -> bodies.Revisions:
+        """What was published, the newest first. Refusal."""
+        most, before = asked.number("most", 50, _MOST), asked.number("before", 2**62, 2**62)
+        found = await self._controller.journal.ask(lambda state: state.revisions(most, before))
+        return bodies.Revisions(tuple(found))
+
+    async def revision(self, asked: Asked) -> bodies.RevisionText:
+        """A Revision with its manifest. Refusal."""
+        written = asked.path["number"]
+        if not (written.isascii() and written.isdigit() and len(written) < 19):
+            raise Refusal(Reason.NOT_FOUND, f"a revision is a number, not {written[:32]!r}")
+        revision, source, _ = await self._controller.journal.revision(int(written))
+        return bodies.RevisionText(revision, source)
+
+    async def held(self, _: Asked) -> bodies.AllHeld:
+        """The Versions that are held. Refusal."""
+        return bodies.AllHeld(tuple(await self._controller.journal.ask(lambda state: state.held())))
+
+    async def load(self, asked: Asked) -> Change:
+        """Read a Model's artifacts again. Refusal."""
+        return await self._controller.load(asked.path["model"], asked.who, asked.reason(asked.body.reason))
+
+    async def unload(self, asked: Asked) -> Change:
+        """Take a Model out of memory. Refusal."""
+        return await self._controller.unload(asked.path["model"], asked.who, asked.reason(asked.body.reason))
+
+
+def _file(asked: Asked, file: str) -> str:
+    if not file:
+        return ""
+    if not asked.here:
+        message = "files are named over the machine's own socket only: leave `file` out, and the manifest is read again where it lies"
+        raise Refusal(Reason.NOT_PERMITTED, message)
+    if not Path(file).is_absolute():
+        raise Refusal(Reason.INVALID_REQUEST, f"`file` must be an absolute path, not {file[:256]!r}")
+    return file
+
+
+def operations(controller: Controller) -> tuple[Operation, ...]:
+    """Everything that can be asked of a Controller."""
+    acts = Acts(controller)
+    viewer, operator = "viewer", "operator"
+    pages = (Query("most", f"how many, at most {_MOST}"), Query("before", "only those with lower numbers"))
+    return (
+        Operation("status", "GET", "/status", viewer, "What is published, and who answers by it", acts.status, bodies.Status),
+        Operation(
+            "plan", "POST", "/plan", viewer, "What it takes to serve what is declared", acts.plan, bodies.Planned, bodies.PlanAsked
+        ),
+        Operation(
+            "apply", "POST", "/apply", operator, "Put what is declared, or a revision, into effect; answers once all workers have it",
+            acts.apply, Change, bodies.ApplyAsked,
+        ),
+        Operation("change", "GET", "/changes/{change}", viewer, "What became of a change", acts.change, Journaled),
+        Operation("history", "GET", "/history", viewer, "What was published", acts.history, bodies.Revisions, query=pages),
+        Operation("revision", "GET", "/history/{number}", viewer, "A revision and its manifest", acts.revision, bodies.RevisionText),
+        Operation("held", "GET", "/held", viewer, "Versions that are held", acts.held, bodies.AllHeld),
+        Operation(
+            "load", "POST", "/models/{model:path}/load", operator, "Read a model's artifacts again, and serve them",
+            acts.load, Change, bodies.ReasonGiven,
+        ),
+        Operation(
+            "unload", "POST", "/models/{model:path}/unload", operator, "Take a model out of memory until it is loaded again",
+            acts.unload, Change, bodies.ReasonGiven,
+        ),
+    )  # fmt: skip
