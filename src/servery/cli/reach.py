@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +16,9 @@ import typer
 from servery.host.channel import connect_to
 from servery.host.settings import DataFolder
 from servery.terms.change import Problem
+
+if TYPE_CHECKING:
+    from servery.store.state import State
 
 PREFIX = "/servery/admin/v1"
 # Loading may take minutes; the controller gives up by itself before this.
@@ -134,6 +137,13 @@ def folder_of(manifest: Path | None, data: Path | None) -> DataFolder:
     """The data folder that is meant: `data`, or `.servery` beside the manifest, or here."""
     beside = Path() if manifest is None else manifest.absolute().parent
     return DataFolder(data or beside / ".servery")
+
+
+def state_in(folder: DataFolder) -> State:
+    """What is remembered in a data folder, also while nothing runs there. WrongState."""
+    from servery.store.state import State  # noqa: PLC0415 SQLAlchemy, where it is needed
+
+    return State(folder.state, folder.heads)
 
 
 def fail(message: str) -> NoReturn:

@@ -248,6 +248,8 @@ class Controller:
         log.info("epoch %d is in effect in %d workers", new.epoch, len(self.peers))
         done = await self.journal.end(Ended.IN_EFFECT, "", new)
         change = Change(new.epoch, new.manifest_digest, workers=len(self.peers))
+        if done is not None:
+            log.info("revision %d; the audit's head is %s", done.revision, done.audit)
         return change if done is None else msgspec.structs.replace(change, revision=done.revision, audit=done.audit)
 
     async def _go_back(self, old: Snapshot, new: Snapshot, problem: str) -> None:

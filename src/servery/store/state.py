@@ -181,12 +181,16 @@ class State:
 
     def entries(self, since_ns: int = 0) -> Iterator[Entry]:
         """The audit since then, in its order, some hundreds at a time."""
-        table, last = schema.audit, -1
-        query = select(table).where(table.c.at_ns >= since_ns).order_by(table.c.number).limit(_AT_ONCE)
-        while rows := self._all(query.where(table.c.number > last)):
-            for row in rows:
-                yield _value(row, Entry)
-            last = rows[-1]["number"]
+        last = -1
+        while found := self.entries_after(last, _AT_ONCE, since_ns):
+            yield from found
+            last = found[-1].number
+
+    def entries_after(self, number: int, most: int, since_ns: int = 0) -> list[Entry]:
+        """The first entries of the audit behind this one."""
+        table = schema.audit
+        query = select(table).where(table.c.number > number, table.c.at_ns >= since_ns)
+        return [_value(row, Entry) for row in self._all(query.order_by(table.c.number).limit(most))]
 
     def _append(self, connection: Connection, draft: Draft) -> Entry:
         """Seal `draft` behind the last entry, or behind the last head where that is further on: entries are missing then,
@@ -209,17 +213,12 @@ class State:
     def _write_head(self, entry: Entry) -> None:
         """Once the entry is stored. Where it could not be written, or its writer was killed, the next one writes it too."""
         try:
-            last = self.heads.last().number
-            missing = (
-                [one for one in self._since(last) if one.number <= entry.number] if last < entry.number - 1 else [entry]
-            )
-            self.heads.add(*[Head(one.number, one.seal) for one in missing])
+            late = self.entries_after(self.heads.last().number, _AT_ONCE)
+            if len(late) > 2:
+                log.warning("the heads of %d entries of the audit were not written yet, and are now", len(late) - 1)
+            self.heads.add(*[Head(one.number, one.seal) for one in late])
         except OSError as error:
             log.error("the head of the audit's entry %d can't be written: %s", entry.number, error)
-
-    def _since(self, number: int) -> list[Entry]:
-        table = schema.audit
-        return [_value(row, Entry) for row in self._all(select(table).where(table.c.number > number))]
 
     def _all(self, query: Select[Any]) -> list[RowMapping]:
         with self._transaction() as connection:

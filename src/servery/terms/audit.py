@@ -55,6 +55,15 @@ class Head(msgspec.Struct, frozen=True):
         return f"{self.number}:{self.seal}"
 
 
+class Verified(msgspec.Struct, frozen=True):
+    """Whether the audit is whole, and what isn't."""
+
+    whole: bool
+    entries: int
+    head: str  # NUMBER:SEAL of the last entry
+    faults: tuple[str, ...]
+
+
 def sealed(draft: Draft, last: Head) -> Entry:
     """`draft` as the entry after `last`."""
     fields: dict[str, object] = {**msgspec.structs.asdict(draft), "number": last.number + 1, "previous": last.seal}

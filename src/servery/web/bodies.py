@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from servery.terms.audit import Entry
 from servery.terms.change import Problem
 from servery.terms.history import Held, Revision
 from servery.terms.plan import Plan
+
+_JSON = ("evidence", "before", "after")
 
 Reason = Annotated[str, Meta(max_length=2_000, description="why; it is remembered. With a key it is required")]
 File = Annotated[
@@ -100,6 +103,44 @@ class AllHeld(msgspec.Struct, frozen=True):
     """Versions that are held, the oldest first."""
 
     held: tuple[Held, ...]
+
+
+class EntryShown(msgspec.Struct, frozen=True):
+    """An entry of the audit, with what it holds as JSON."""
+
+    number: int
+    at_ns: int
+    who: str
+    why: str
+    act: str
+    subject: str
+    outcome: str
+    evidence: msgspec.Raw
+    before: msgspec.Raw
+    after: msgspec.Raw
+    previous: str
+    seal: str
+
+
+class Entries(msgspec.Struct, frozen=True):
+    """Entries of the audit, the oldest first."""
+
+    entries: tuple[EntryShown, ...]
+
+
+def shown(entry: Entry) -> EntryShown:
+    """An Entry with its JSON as it is written."""
+    fields: dict[str, Any] = msgspec.structs.asdict(entry)
+    fields |= {name: _raw(fields[name]) for name in _JSON}
+    return EntryShown(**fields)
+
+
+def _raw(text: str) -> msgspec.Raw:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:  # it was altered
+        return msgspec.Raw(msgspec.json.encode(text))
+    return msgspec.Raw(text.encode())
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

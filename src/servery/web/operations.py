@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from servery.control.auditing import head_of, verify
 from servery.control.loop import Controller
+from servery.terms.audit import Verified
 from servery.terms.change import Change, Problem
 from servery.terms.history import Journaled, Wish
 from servery.terms.reasons import Reason, Refusal
@@ -50,10 +52,11 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A parameter of the query: a whole number."""
+    """A parameter of the query."""
 
     name: str
     meaning: str
+    kind: Literal["integer", "string"] = "integer"
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -145,6 +148,20 @@ class Acts:
         """The Versions that are held. Refusal."""
         return bodies.AllHeld(tuple(await self._controller.journal.ask(lambda state: state.held())))
 
+    async def audit(self, asked: Asked) -> bodies.Entries:
+        """Entries of the audit, the oldest first. Refusal."""
+        after, most = asked.number("after", 0, 2**62), asked.number("most", 100, _MOST)
+        found = await self._controller.journal.ask(lambda state: state.entries_after(after, most))
+        return bodies.Entries(tuple(map(bodies.shown, found)))
+
+    async def verify(self, asked: Asked) -> Verified:
+        """Whether the audit is whole. Refusal."""
+        heads = [head_of(one) for one in asked.query.get("heads", "").split(",") if one]
+        if None in heads:
+            raise Refusal(Reason.INVALID_REQUEST, "`heads` are NUMBER:SEAL, with commas between them")
+        noted = [head for head in heads if head is not None]
+        return await self._controller.journal.ask(lambda state: verify(state, noted))
+
     async def load(self, asked: Asked) -> Change:
         """Read a Model's artifacts again. Refusal."""
         return await self._controller.load(asked.path["model"], asked.who, asked.reason(asked.body.reason))
@@ -182,6 +199,14 @@ def operations(controller: Controller) -> tuple[Operation, ...]:
         Operation("change", "GET", "/changes/{change}", viewer, "What became of a change", acts.change, Journaled),
         Operation("history", "GET", "/history", viewer, "What was published", acts.history, bodies.Revisions, query=pages),
         Operation("revision", "GET", "/history/{number}", viewer, "A revision and its manifest", acts.revision, bodies.RevisionText),
+        Operation(
+            "audit", "GET", "/audit", viewer, "Who changed what, when and why", acts.audit, bodies.Entries,
+            query=(pages[0], Query("after", "only those with higher numbers")),
+        ),
+        Operation(
+            "verify", "GET", "/audit/verify", viewer, "Whether an entry of the audit was altered, left out or cut off",
+            acts.verify, Verified, query=(Query("heads", "NUMBER:SEAL of entries, kept elsewhere, with commas", "string"),),
+        ),
         Operation("held", "GET", "/held", viewer, "Versions that are held", acts.held, bodies.AllHeld),
         Operation(
             "load", "POST", "/models/{model:path}/load", operator, "Read a model's artifacts again, and serve them",
