@@ -23,9 +23,10 @@ from sklearn.linear_model import LogisticRegression
 
 import machine
 from servery.learning.choosing import compare
+from servery.learning.fitting import parts
 from servery.learning.judged import Floats
 from servery.learning.prompts import Answered, Columns, read_answered
-from servery.learning.train import Prompts, crossed, parts, train
+from servery.learning.train import Prompts, crossed, train
 from servery.routing.complexity import features_of
 
 HERE = Path(__file__).parent
@@ -115,7 +116,7 @@ def _evaluate(one: Set, path: Path) -> list[str]:
 def _baseline(answered: Answered, prompts: Prompts) -> Floats:
     """TF-IDF of words and characters into one logistic regression per model, scored by the difference."""
     score = np.zeros(answered.judged.rows)
-    for learn, judge in parts(prompts, FOLDS, SEED):
+    for learn, judge in parts(prompts.texts, FOLDS, SEED):
         looks: tuple[Any, ...] = (
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
             TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=2),

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from servery.gateway.worker import Face, Worker
     from servery.host.http import HttpServer
     from servery.host.rpc import GrpcServer
-    from servery.routing.router_file import Router
     from servery.targets.in_process import InProcess, Runtime
     from servery.targets.oip import OipTarget
 
@@ -153,9 +152,11 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
+    from servery.gateway.trained import Reads
     from servery.gateway.worker import Worker
     from servery.quota.accounts import SqliteAccounts
     from servery.routing.router_file import decode_router
+    from servery.routing.verifier_file import decode_verifier
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
 
@@ -182,13 +183,15 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         for line in target.uptimes(run, clock.wall_ns()):
             spool.append(line)
 
-    def read_router(digest: str) -> Router:
-        return decode_router(folder.router(digest).read_bytes())
+    reads = Reads(
+        lambda digest: decode_router(folder.router(digest).read_bytes()),
+        lambda digest: decode_verifier(folder.verifier(digest).read_bytes()).verifier,
+    )
 
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
     minutes = _minutes(folder, snapshot.workers, clock)
     budgets = Budgets(SqliteAccounts(folder.budgets), run, snapshot.workers, clock)
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, budgets.make, read_router)
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, budgets.make, reads)
 
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 

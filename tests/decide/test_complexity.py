@@ -7,18 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servery.routing.complexity import (
-    BITS,
-    COUNTS,
-    MOST_CHARS,
-    Features,
-    Learned,
-    Linear,
-    Scorer,
-    Trees,
-    features_of,
-    sigmoid,
-)
+from servery.routing.complexity import COUNTS, MOST_CHARS, Scorer, features_of
+from servery.routing.learned import BITS, Bins, Features, Learned, Linear, Trees, sigmoid
 
 
 def nothing() -> Linear:
@@ -40,9 +30,8 @@ def stump(count: int, threshold: float, low: float, high: float) -> Trees:
 
 
 def scorer(cheap: Trees, strong: Trees) -> Scorer:
-    return Scorer(
-        np.array([0]), np.array([1e9]), Learned(nothing(), cheap), Learned(nothing(), strong), (1.0, 1.0), (1.0, 0.0)
-    )
+    bins = Bins(np.array([0]), np.array([1e9]))
+    return Scorer(bins, Learned(nothing(), cheap), Learned(nothing(), strong), (1.0, 1.0), (1.0, 0.0))
 
 
 @given(st.text(st.characters(codec=None), max_size=300))

@@ -18,6 +18,7 @@ from servery.gateway.budgets import Holder
 from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline, Reply
 from servery.gateway.table import Entry, compile_table
+from servery.gateway.trained import Trained
 from servery.host.clock import Dice
 from servery.host.eager import eagerly
 from servery.store.inflight import InFlight
@@ -159,9 +160,8 @@ class World:
             target.sure = lambda _: self.draw.choice((0.2, 0.9, float("nan")))
         models = {name: Served((target.version,)) for name, target in self.targets.items()}
         targets = {(name, "1"): target for name, target in self.targets.items()}
-        table = compile_table(
-            Snapshot(1, declared, "", models), targets, b"secret", {}, OwnMinutes().make, Allowances(no_budgets)
-        )
+        snapshot, allowances = Snapshot(1, declared, "", models), Allowances(no_budgets)
+        table = compile_table(snapshot, targets, b"secret", {}, OwnMinutes().make, allowances, Trained())
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:

@@ -41,6 +41,7 @@ COMMANDS = (
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
     Command("route", "servery.cli.route", "app", "Routes: calibrate a cascade's thresholds.", group=True),
     Command("router", "servery.cli.router", "app", "Routers: learn which of two models a prompt needs.", group=True),
+    Command("verifier", "servery.cli.verifier", "app", "Verifiers: learn which answers in text may stand.", group=True),
     Command(
         "fake-vendor",
         "servery.cli.vendor",

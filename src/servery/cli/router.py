@@ -17,9 +17,10 @@ from servery.cli.pictures import check_plot
 from servery.cli.recovery import draw, promise, show
 from servery.learning.choosing import Choice, compare, threshold_for
 from servery.learning.examples import Unusable
+from servery.learning.files import read_router, write_router
 from servery.learning.prompts import Answered, Columns, read_answered
-from servery.learning.routers import read_router, write_router
-from servery.routing.complexity import Features, Floats, features_of
+from servery.routing.complexity import features_of
+from servery.routing.learned import Features, Floats
 from servery.routing.router_file import Router
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

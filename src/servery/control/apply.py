@@ -10,6 +10,7 @@ import msgspec
 
 from servery.control.declare import Declared, declare
 from servery.control.resolve import resolve
+from servery.control.trained import Files
 from servery.control.validate import validate
 from servery.host.settings import DataFolder
 from servery.terms.change import Pinned, Problem, Served, Severity, Snapshot
@@ -26,7 +27,7 @@ class Checked(msgspec.Struct, frozen=True):
     declared: Declared
     models: dict[str, Served]
     problems: tuple[Problem, ...]
-    routers: dict[str, Pinned] = {}
+    files: Files = Files()
 
     @property
     def manifest(self) -> Manifest | None:
@@ -39,7 +40,9 @@ class Checked(msgspec.Struct, frozen=True):
     def snapshot(self, epoch: int, workers: int) -> Snapshot:
         """What is published of it."""
         assert self.manifest is not None, "only a manifest without errors is published"
-        return Snapshot(epoch, self.manifest, self.digest, self.models, workers, self.routers)
+        return Snapshot(
+            epoch, self.manifest, self.digest, self.models, workers, self.files.routers, self.files.verifiers
+        )
 
     @property
     def servable(self) -> bool:
@@ -51,18 +54,20 @@ def check(path: Path) -> Checked:
     """All that is wrong with the manifest at `path`, at once. Never raises for what the file holds."""
     declared = declare(path)
     models: dict[str, Served] = {}
-    problems, routers = declared.problems, dict[str, Pinned]()
+    problems, files = declared.problems, Files()
     if declared.sound is not None:
         resolved = resolve(declared.sound, path.parent, declared.places)
-        models, routers = resolved.models, resolved.routers
+        models, files = resolved.models, resolved.files
         problems = (*problems, *resolved.problems, *validate(declared.sound, models, declared.places))
-    return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))), routers)
+    return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))), files)
 
 
 def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     """Write the Snapshot so that a reader sees the old one or the new one, whole, even after a power cut; OSError."""
     for pinned in snapshot.routers.values():
-        _keep(pinned, folder)
+        _keep(pinned, folder.router(pinned.digest))
+    for pinned in snapshot.verifiers.values():
+        _keep(pinned, folder.verifier(pinned.digest))
     write_whole(folder.snapshot, msgspec.json.encode(snapshot))
     directory = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -72,9 +77,8 @@ def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     return snapshot
 
 
-def _keep(pinned: Pinned, folder: DataFolder) -> None:
-    """Copy a pinned file into the data folder, under its digest."""
-    kept = folder.router(pinned.digest)
+def _keep(pinned: Pinned, kept: Path) -> None:
+    """Copy a pinned file into the data folder, where it is called by its digest."""
     if kept.exists():
         return
     content = Path(pinned.path).read_bytes()

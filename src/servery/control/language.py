@@ -11,7 +11,7 @@ from servery.control.places import Places, at
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import RENTED, lacking, speaks
-from servery.terms.routes import Route
+from servery.terms.routes import Accept, Route
 
 _OF_TOKENS = "usd_per_1m_"
 
@@ -77,6 +77,7 @@ def _checks(manifest: Manifest, route: Route, in_text: bool, where: str, places:
     """How tiers say whether their own answer is good enough."""
     for index, tier in enumerate(route.tiers):
         here, accept, last = at(where, "tiers", index), tier.accept, index == len(route.tiers) - 1
+        yield from _verifier(accept, at(here, "accept"), places)
         if not in_text:
             if accept is not None and accept.check is not None:
                 message = f"the check `{accept.check}` looks at text, but this route takes tensors"
@@ -90,12 +91,24 @@ def _checks(manifest: Manifest, route: Route, in_text: bool, where: str, places:
             continue
         if accept.check is None:
             message = "nothing says how sure an answer in text is"
-            fix = "add `check: logprob`, `margin`, `agreement` or `json_schema`"
+            fix = "add `check: logprob`, `margin`, `agreement`, `json_schema` or `verifier`"
             yield places.problem(at(here, "accept"), message, fix)
         model = manifest.models.get(tier.model)
         if accept.check in ("logprob", "margin") and model is not None and "logprobs" in lacking(model):
             message = f"the model {tier.model!r} lacks logprobs, by which this check goes"
             yield places.problem(at(here, "accept", "check"), message, "write another check, such as `agreement`")
+
+
+def _verifier(accept: Accept | None, here: str, places: Places) -> Iterator[Problem]:
+    """Whether a trained check and its file are named together."""
+    if accept is None:
+        return
+    if accept.check == "verifier" and not accept.verifier and not places.wrote(at(here, "verifier")):
+        message = "the check `verifier` doesn't say which file it is in"
+        yield places.problem(at(here, "check"), message, "add `verifier: NAME.npz`, from `servery verifier train`")
+    elif accept.verifier and accept.check != "verifier":
+        message = "`verifier` does nothing under another check" if accept.check else "`verifier` does nothing by itself"
+        yield places.problem(at(here, "verifier"), message, "write `check: verifier`, or remove it")
 
 
 def _thresholds(route: Route, here: str, places: Places) -> Iterator[Problem]:

@@ -11,11 +11,12 @@ import msgspec
 
 from servery.control.places import Places, at
 from servery.control.prices import token_price
+from servery.control.trained import Files, pin_trained
 from servery.control.versions import find, pick
 from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact
 from servery.runtimes.code import PLATFORM, code_digest, read_code
 from servery.runtimes.skops_file import read_skops
-from servery.terms.change import Pinned, Problem, Served, Severity, Version
+from servery.terms.change import Problem, Served, Severity, Version
 from servery.terms.manifest import DeclaredTensor, Manifest, Model
 from servery.terms.placement import asked_at, speaks
 from servery.terms.tensors import Signature, TensorSpec
@@ -27,7 +28,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
     models: dict[str, Served]
     problems: tuple[Problem, ...]
-    routers: dict[str, Pinned] = {}
+    files: Files = Files()
 
 
 def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
@@ -46,28 +47,8 @@ def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
                 versions.append(Version(name, str(number), "", str(path), problem=str(error)))
                 problems.append(_problem(error, at("models", name, error.key) if error.key else where, places))
         models[name] = Served(tuple(versions), {label: str(number) for label, number in model.labels.items()})
-    routers = dict(_routers(manifest, folder, places, problems))
-    return Resolved(models, tuple(problems), routers)
-
-
-def _routers(manifest: Manifest, folder: Path, places: Places, problems: list[Problem]) -> Iterator[tuple[str, Pinned]]:
-    """The trained routers, by Route. One that can't be read is an error: nobody knows where its prompts belong."""
-    for name, route in manifest.routes.items():
-        if not route.policy.router:
-            continue
-        from servery.routing.router_file import BadRouter, decode_router  # noqa: PLC0415 numpy, where it is needed
-
-        path = (folder / route.policy.router).absolute()
-        where = at("routes", name, "policy", "router")
-        try:
-            content = path.read_bytes()
-            decode_router(content)
-        except OSError as error:
-            problems.append(places.problem(where, f"{path} can't be read: {error.strerror}"))
-        except BadRouter as error:
-            problems.append(places.problem(where, f"{path} {error}"))
-        else:
-            yield name, Pinned(str(path), hashlib.sha256(content).hexdigest())
+    files = pin_trained(manifest, folder, places, problems)
+    return Resolved(models, tuple(problems), files)
 
 
 def _spoken(name: str, model: Model, places: Places, problems: list[Problem]) -> Version:

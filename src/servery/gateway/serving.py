@@ -15,8 +15,9 @@ from servery.gateway.budgets import MakeAllowance
 from servery.gateway.minutes import MakeMinute
 from servery.gateway.table import Table, Target, Tenancy, compile_table
 from servery.gateway.texts import TextTarget
+from servery.gateway.trained import Reads, Trained, read_trained
 from servery.host.service import Service
-from servery.routing.router_file import BadRouter, Router
+from servery.routing.learned_file import BadFile
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.limits import Spending
 from servery.terms.manifest import Model, Versions
@@ -68,7 +69,7 @@ class Serving:
     once the requests that began under those Tables have ended.
 
     `make` makes a Target that isn't started. `ended` is told of each one that has drained, for its last bill.
-    `read_router` reads the trained router of a digest.
+    `reads` are for the trained files that routes name.
     """
 
     name = "models"
@@ -81,11 +82,11 @@ class Serving:
         ended: Callable[[Owned | OwnedText], None],
         make_minute: MakeMinute,
         make_allowance: MakeAllowance,
-        read_router: Callable[[str], Router],
+        reads: Reads,
     ) -> None:
         self._secret = secret
-        self._read_router = read_router
-        self._routers: dict[str, Router] = {}  # by digest
+        self._reads = reads
+        self._trained = read_trained(snapshot, Trained(), reads)
         self._make_minute = make_minute
         self._allowances = Allowances(make_allowance)
         self._make = make
@@ -99,7 +100,6 @@ class Serving:
         self._made = self._prepare(snapshot)
         self._all = list(self._made.values())  # with those that are on their way out
         self.snapshot = snapshot
-        self._read_routers(snapshot)
         self.table = self._compile(snapshot, self._made)
 
     def when_swapped(self, act: Callable[[Table], None]) -> None:
@@ -134,9 +134,9 @@ class Serving:
             if snapshot.epoch <= self.table.epoch:
                 return {}
             try:
-                await asyncio.to_thread(self._read_routers, snapshot)
-            except (OSError, BadRouter) as error:
-                return {"routers": str(error)}
+                trained = await asyncio.to_thread(read_trained, snapshot, self._trained, self._reads)
+            except (OSError, BadFile) as error:
+                return {"trained files": str(error)}
             before = self._made
             made = self._prepare(snapshot)
             fresh = [one for key, one in made.items() if before.get(key) is not one]
@@ -153,6 +153,7 @@ class Serving:
                 await self._end(fresh)
                 return problems
             self._old = [*(table for table in self._old if table.use.inside), self.table]
+            self._trained = trained
             self.table = self._compile(snapshot, made)
             self._swapped(self.table)
             self.snapshot, self._made = snapshot, made
@@ -182,15 +183,10 @@ class Serving:
                 made[key] = one
         return made
 
-    def _read_routers(self, snapshot: Snapshot) -> None:
-        """Have the routers that a Snapshot names, and no others. OSError, BadRouter."""
-        digests = {pinned.digest for pinned in snapshot.routers.values()}
-        self._routers = {digest: self._routers.get(digest) or self._read_router(digest) for digest in digests}
-
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
         targets = {key: one.target for key, one in made.items()}
         kept = self._tenancies, self._make_minute, self._allowances
-        return compile_table(snapshot, targets, self._secret, *kept, self._routers)
+        return compile_table(snapshot, targets, self._secret, *kept, self._trained)
 
     def _retire(self, gone: list[Made]) -> None:
         old = list(self._old)

@@ -13,9 +13,9 @@ from servery.gateway.allowances import Allowances
 from servery.gateway.budgets import Allowance
 from servery.gateway.minutes import MakeMinute, Minute
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
+from servery.gateway.trained import Trained
 from servery.identity.keys import LOCAL_TENANT, Keyring
 from servery.routing.next import Kind, Plan, Step
-from servery.routing.router_file import Router
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
@@ -203,7 +203,7 @@ def compile_table(
     tenancies: dict[str, Tenancy],
     make_minute: MakeMinute,
     allowances: Allowances,
-    routers: Mapping[str, Router] = {},
+    trained: Trained,
 ) -> Table:
     """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
     manifest = snapshot.manifest
@@ -229,7 +229,7 @@ def compile_table(
         manifest,
         Keyring(manifest.tenants, secret, manifest.subscriptions),
         entries,
-        text_entries(snapshot, for_text, routers, allowances.of_model),
+        text_entries(snapshot, for_text, trained, allowances.of_model),
         {tenant: tenancies[tenant] for tenant in limits},
         allowances.of_callers(manifest),
         allowances.of_routes(manifest),

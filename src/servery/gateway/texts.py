@@ -8,13 +8,14 @@ from typing import Protocol
 import msgspec
 
 from servery.gateway.budgets import Allowance
+from servery.gateway.trained import Trained
 from servery.quota.extra import Extra
 from servery.routing.checks import Check, check_of
 from servery.routing.hardness import hardness
 from servery.routing.next import Kind, Plan, Step
-from servery.routing.router_file import Router
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
+from servery.routing.verifier import check_by
 from servery.terms.change import Snapshot, Version
 from servery.terms.limits import Spending
 from servery.terms.manifest import Manifest, Model
@@ -201,13 +202,13 @@ TextTargets = Mapping[str, TextTarget]  # by Model
 def text_entries(
     snapshot: Snapshot,
     targets: TextTargets,
-    routers: Mapping[str, Router],
+    trained: Trained,
     of_model: Callable[[str, Spending], Allowance | None],
 ) -> dict[str, TextEntry]:
-    """Every name that answers in text. `routers` are the trained ones, by digest; `of_model` has the budgets of models."""
+    """Every name that answers in text. `of_model` has the budgets of models."""
     manifest = snapshot.manifest
     entries = {
-        name: _route(name, route, manifest, targets, _scored(name, route, snapshot, routers))
+        name: _route(name, route, snapshot, targets, trained)
         for name, route in manifest.routes.items()
         if speaks(manifest.models[route.tiers[0].model])
     }
@@ -234,10 +235,10 @@ def text_entries(
     }
 
 
-def _route(name: str, route: Route, manifest: Manifest, targets: TextTargets, scored: Scored | None) -> TextEntry:
-    policy = route.policy
+def _route(name: str, route: Route, snapshot: Snapshot, targets: TextTargets, trained: Trained) -> TextEntry:
+    manifest, policy = snapshot.manifest, route.policy
     kind = Kind(policy.kind)
-    checks = [_check(tier, kind) for tier in route.tiers[:-1]] + [None]
+    checks = [_check(tier, kind, snapshot, trained) for tier in route.tiers[:-1]] + [None]
     tiers = tuple(
         _tier(name, tier.name, manifest.models[tier.model], targets[tier.model], check)
         for tier, check in zip(route.tiers, checks, strict=True)
@@ -260,7 +261,7 @@ def _route(name: str, route: Route, manifest: Manifest, targets: TextTargets, sc
         entry,
         max_pico=0 if most is None else max(round(most * 1e12), 1),
         static=compile_static(policy, at) if kind is Kind.STATIC else None,
-        scored=scored,
+        scored=_scored(name, route, snapshot, trained),
         hedge=None if hedge is None else Hedge(hedge.quantile, round((hedge.after_ms or 0) * 1e6), hedge.share),
         explore=policy.explore,
         hold_tokens=policy.hold_tokens,
@@ -268,11 +269,14 @@ def _route(name: str, route: Route, manifest: Manifest, targets: TextTargets, sc
     )
 
 
-def _check(tier: Tier, kind: Kind) -> Check | None:
+def _check(tier: Tier, kind: Kind, snapshot: Snapshot, trained: Trained) -> Check | None:
     """How a tier's own answer is weighed, where another tier may be asked for a better one."""
-    if tier.accept is None or tier.accept.check is None or kind not in (Kind.CASCADE, Kind.COMPLEXITY):
+    accept = tier.accept
+    if accept is None or accept.check is None or kind not in (Kind.CASCADE, Kind.COMPLEXITY):
         return None
-    return check_of(tier.accept.check)
+    if accept.check == "verifier":
+        return check_by(trained.verifiers[snapshot.verifiers[accept.verifier].digest])
+    return check_of(accept.check)
 
 
 def _promised(route: Route) -> float:
@@ -283,13 +287,13 @@ def _promised(route: Route) -> float:
     return 0.99 if slo.p99_ms is not None else 0.5
 
 
-def _scored(name: str, route: Route, snapshot: Snapshot, routers: Mapping[str, Router]) -> Scored | None:
+def _scored(name: str, route: Route, snapshot: Snapshot, trained: Trained) -> Scored | None:
     policy = route.policy
     if policy.kind != "complexity":
         return None
     if not policy.router:
         return Scored(hardness, policy.thresholds)
-    router = routers[snapshot.routers[name].digest]
+    router = trained.routers[snapshot.routers[name].digest]
     return Scored(router.scorer.gain, policy.thresholds or (router.threshold,))
 
 

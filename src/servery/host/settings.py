@@ -63,6 +63,10 @@ class DataFolder:
         """A published router, by its digest."""
         return self.path / "routers" / f"{digest}.npz"
 
+    def verifier(self, digest: str) -> Path:
+        """A published verifier, by its digest."""
+        return self.path / "verifiers" / f"{digest}.npz"
+
     @property
     def control(self) -> Path:
         """The socket where workers reach the controller."""

@@ -57,12 +57,17 @@ def threshold_for(gain: Floats, judged: Judged, wanted: Choice) -> float:
         by = ordered(gain)
         shares, added = recovered(by, judged)
         share = float(shares[int(np.argmax(added >= (wanted.recover or 0.0) * added[-1]))])
-    calls = round(share * judged.rows)
+    return threshold_for_share(gain, share)
+
+
+def threshold_for_share(score: Floats, share: float) -> float:
+    """So large a share of the scores is above this. -inf: all of them; inf: none."""
+    calls = round(share * len(score))
     if calls <= 0:
         return float("inf")
-    if calls >= judged.rows:
+    if calls >= len(score):
         return float("-inf")
-    falling = np.sort(gain)[::-1]
+    falling = np.sort(score)[::-1]
     return float(falling[calls - 1] + falling[calls]) / 2
 
 

@@ -67,11 +67,14 @@ def recovered(by: Ordered, judged: Judged, counts: NDArray[np.int64] | None = No
 
     With `counts` a prompt counts so many times, as in a bootstrap's sample.
     """
-    times = np.ones(judged.rows) if counts is None else counts[by.order].astype(float)
-    calls = np.add.reduceat(times, by.starts)
-    added = np.add.reduceat(times * judged.gain[by.order], by.starts)
-    total = calls.sum()
-    return np.concatenate(([0.0], np.cumsum(calls) / total)), np.concatenate(([0.0], np.cumsum(added) / total))
+    return running(by, np.ones(judged.rows), counts), running(by, judged.gain, counts)
+
+
+def running(by: Ordered, values: Floats, counts: NDArray[np.int64] | None = None) -> Floats:
+    """What values (n,) come to from the highest score on, a prompt: from 0 to their mean, with a point after each group."""
+    times = np.ones(len(values)) if counts is None else counts[by.order].astype(float)
+    added = np.add.reduceat(times * values[by.order], by.starts)
+    return np.concatenate(([0.0], np.cumsum(added) / times.sum()))
 
 
 def measure(by: Ordered, judged: Judged, counts: NDArray[np.int64] | None = None) -> Measured:
@@ -116,19 +119,20 @@ def bootstrap(
     orders = [ordered(score) for score in scores]
     found = np.empty((len(scores), draws, 3))
     for draw in range(draws):
-        counts = _sample(judged, rng)
+        counts = resampled(judged, rng)
         for at, by in enumerate(orders):
             measured = measure(by, judged, counts)
             found[at, draw] = measured.apgr, measured.cpt_50, measured.cpt_80
     spreads: list[Spread] = []
     for at in range(len(scores)):
-        ahead = None if beside is None else _interval(found[at, :, 0] - found[beside, :, 0])
-        apgr, cpt_50, cpt_80 = (_interval(found[at, :, part]) for part in range(3))
+        ahead = None if beside is None else interval(found[at, :, 0] - found[beside, :, 0])
+        apgr, cpt_50, cpt_80 = (interval(found[at, :, part]) for part in range(3))
         spreads.append(Spread(apgr, cpt_50, cpt_80, ahead))
     return spreads
 
 
-def _sample(judged: Judged, rng: np.random.Generator) -> NDArray[np.int64]:
+def resampled(judged: Judged, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each prompt is in a bootstrap's sample, in which the strong model is better. ValueError."""
     for _ in range(100):
         counts = np.bincount(rng.integers(0, judged.rows, judged.rows), minlength=judged.rows)
         if (counts * judged.gain).sum() > 0:
@@ -136,6 +140,7 @@ def _sample(judged: Judged, rng: np.random.Generator) -> NDArray[np.int64]:
     raise ValueError("the strong model is hardly better than the cheap one: there is no gap to recover")
 
 
-def _interval(values: Floats) -> Interval:
+def interval(values: Floats) -> Interval:
+    """The middle 95 % of what a bootstrap gave."""
     low, high = np.quantile(values, (0.025, 0.975))
     return Interval(float(low), float(high))

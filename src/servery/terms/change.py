@@ -114,3 +114,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     models: dict[str, Served]
     workers: int = 1  # how many processes answer callers
     routers: dict[str, Pinned] = {}  # by Route, of those that choose by a trained one
+    verifiers: dict[str, Pinned] = {}  # by the path that the Manifest names

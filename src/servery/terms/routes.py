@@ -37,9 +37,15 @@ class Accept(Declared, frozen=True):
     ]
     range: Annotated[tuple[Fraction, Fraction], Meta(description="how far tuning may move the threshold")] | None = None
     check: Annotated[
-        Literal["logprob", "margin", "agreement", "json_schema"] | None,
+        Literal["logprob", "margin", "agreement", "json_schema", "verifier"] | None,
         Meta(description="[how sure an answer in text is](language-models.md#cascades)"),
     ] = None
+    verifier: Annotated[
+        str,
+        Meta(
+            description="`check: verifier`: a file of [`servery verifier train`](verifiers.md), relative to the manifest"
+        ),
+    ] = ""
 
 
 class Tier(Declared, frozen=True):

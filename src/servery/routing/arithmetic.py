@@ -1,0 +1,266 @@
+"""The numbers and the equations of a text, the equations computed again. Pure; the time grows with the text's length alone.
+
+Read are `3 x 60 = 180`, with units, brackets, percents and thousands' commas in it, and GSM8K's `<<3*60=180>>`. What holds
+a variable (`2x + 5 = 15`) is algebra, and is left alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+MOST_EQUATIONS = 32  # of a text: the last ones
+_MOST_TOKENS = 40  # of one side
+_DEEPEST = 6  # brackets within brackets
+
+_NUMBER = re.compile(r"(\d+(?:,\d\d\d)*(?:\.\d+)?%?)")
+_FRACTION = re.compile(r"\\d?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
+_COMMAND = re.compile(r"\\([a-z]{3,6}|[()\[\]])")
+_COMMANDS = {"times": "×", "cdot": "×", "div": "÷", "approx": "≈", "(": "\n", ")": "\n", "[": "\n", "]": "\n"}
+# The first set holds all that may begin a sign: it is what makes the search fast.
+_SIGN = re.compile(r"[-+*/×·÷−^=≈(),;:!?.\n<>](?:(?<=[=≈(),;:!?.\n])|(?<=<)<|(?<=>)>|(?<=[-+*/×·÷−^])(?![^\W\d_]))")
+_REMARK = re.compile(r"\([^()]*\)")  # `60 (socks of Peter) + 60`
+_TIMES = re.compile(r"(?<![^\W_])[xX](?=[\s($]*$)")  # `60 feet x 3`, and not `2x + 3`
+
+_END, _VARIABLE, _EQUALS, _OPENS, _CLOSES = ";", "?", "=", "<<", ">>"
+_MINUS, _DASH = "-", "–"  # `-6`, which may also be a minus; ` - `, which can't begin anything
+_NARROW, _WIDE = "//", "/"  # `1/2`, which binds more tightly; ` / `
+_TOKENS = {
+    "+": "+", "-": _DASH, "−": _DASH, "*": "*", "×": "*", "·": "*", "/": _WIDE, "÷": _WIDE, "^": "^", "(": "(", ")": ")",
+    "=": _EQUALS, "≈": _EQUALS, "<<": _OPENS, ">>": _CLOSES,
+}  # fmt: skip
+_OPERATORS = frozenset(("+", _MINUS, _DASH, "*", _NARROW, _WIDE, "^"))
+# What stands between numbers most often.
+_COMMON: dict[str, tuple[str, ...]] = {
+    " + ": ("+",), "+": ("+",), " - ": (_DASH,), "-": (_MINUS,), " * ": ("*",), "*": ("*",), " x ": ("*",), "x": ("*",), " X ": ("*",),
+    " × ": ("*",), " / ": (_WIDE,), "/": (_NARROW,), " = ": (_EQUALS,), "=": (_EQUALS,), " = $": (_EQUALS,), " + $": ("+",),
+    " x $": ("*",), " * $": ("*",), " - $": (_DASH,), " / $": (_WIDE,), " = <<": (_EQUALS, _OPENS), " = $<<": (_EQUALS, _OPENS),
+    ">>": (_CLOSES,), ", ": (_END,), " ": (),
+}  # fmt: skip
+
+
+class Percent(float):
+    """A number that was written with a `%`, as the part that it is."""
+
+
+Token = float | str  # a number; a sign, a variable, or what ends a statement
+
+
+class Equation(msgspec.Struct, frozen=True, gc=False):
+    """`operands` are what the left side is made of, `value` is what it comes to, `stated` what the text says."""
+
+    operands: tuple[float, ...]
+    value: float
+    stated: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is right but for rounding to the next whole number, or to as many digits as are stated."""
+        off = abs(self.value - self.stated)
+        return off <= 1e-9 * abs(self.value) or off <= _step(self.stated)
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was rounded either."""
+        return abs(self.value - self.stated) <= 1e-9 * max(abs(self.value), 1.0)
+
+
+def _step(stated: float) -> float:
+    """How far what was rounded, or cut off, may be away: half of one for whole numbers, one of the last digit for others."""
+    digits = len(f"{stated:.9f}".rstrip("0").partition(".")[2])
+    return 0.5 if digits == 0 else 1.000001 * 10.0**-digits
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """The numbers of a text as they are written (a percent is that part), and its different equations, in their order."""
+
+    numbers: tuple[float, ...]
+    equations: tuple[Equation, ...]
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers of a text, as in its Figures."""
+    return [_number(found) for found in _NUMBER.findall(text)]
+
+
+def figures(text: str) -> Figures:
+    """The numbers of a text, and its last MOST_EQUATIONS equations."""
+    if "\\" in text:
+        text = _FRACTION.sub(r"(\1)/(\2)", text)
+        text = _COMMAND.sub(lambda found: _COMMANDS.get(found[1], found[1]), text)
+    tokens = _tokens(_NUMBER.split(text))
+    at = [place for place, token in enumerate(tokens) if token == _EQUALS]
+    found: dict[tuple[float, float], Equation] = {}
+    for place in at[-2 * MOST_EQUATIONS :]:
+        equation = _equation(tokens, place)
+        if equation is not None:
+            found.setdefault((equation.value, equation.stated), equation)
+    there = tuple(token for token in tokens if isinstance(token, float))
+    return Figures(there, tuple(found.values())[-MOST_EQUATIONS:])
+
+
+def _equation(tokens: Sequence[Token], at: int) -> Equation | None:
+    """The one whose `=` is there, if both sides can be computed."""
+    left = _side_before(tokens, at)
+    operands = tuple([one for one in left if isinstance(one, float)])
+    if len(operands) < 2:
+        return None
+    value, stated = _value(left), _stated(tokens, at + 1)
+    if value is None or not stated:
+        return None
+    values = (value, value / 100) if isinstance(stated[0], Percent) else (value,)  # `3 / 4 * 100 = 75%`
+    pairs = [(one, other) for one in values for other in stated]
+    if len(pairs) > 1:
+        pairs.sort(key=lambda pair: abs(pair[0] - pair[1]))
+    value, said = pairs[0]
+    return Equation(operands, value, float(said))
+
+
+def _stated(tokens: Sequence[Token], at: int) -> list[float]:
+    """What the right side may be: its first number, and all of it. An annotation before it is skipped."""
+    if at < len(tokens) and tokens[at] == _OPENS:
+        at = next(
+            (place + 1 for place in range(at, min(at + _MOST_TOKENS, len(tokens))) if tokens[place] == _CLOSES), at
+        )
+    if at >= len(tokens):
+        return []
+    first = tokens[at]
+    if isinstance(first, float) and (at + 1 == len(tokens) or tokens[at + 1] not in _OPERATORS):
+        return [first]
+    whole = _value(tokens[at : at + _MOST_TOKENS])
+    return [one for one in (first, whole) if isinstance(one, float)]
+
+
+def _tokens(parts: Sequence[str]) -> list[Token]:
+    """What counts of a text that was split at its numbers: words are left out."""
+    tokens: list[Token] = list(_signs(parts[0]))
+    number = ""
+    for at in range(1, len(parts), 2):
+        number, gap = parts[at], parts[at + 1]
+        tokens.append(_number(number))
+        signs = _COMMON.get(gap)
+        if signs is None:
+            if gap[:1].isalpha() and not gap[1:2].isalpha():  # `2S`
+                tokens.append(_VARIABLE)
+            signs = _signs(gap)
+            if not signs and gap.startswith(" of ") and (number[-1] == "%" or tokens[-2:-1] == [_NARROW]):
+                signs = ("*",)
+        tokens += signs
+    return tokens
+
+
+def _signs(gap: str) -> Sequence[str]:
+    """What counts of the text between two numbers."""
+    if "(" in gap and ")" in gap:
+        gap = _REMARK.sub(" ", gap)
+    if "x" in gap or "X" in gap:
+        gap = _TIMES.sub("×", gap)
+    found: list[str] = _SIGN.findall(gap)
+    if not found:
+        return ()
+    signs = [_TOKENS.get(one, _END) for one in found]
+    if signs[-1] == _DASH:
+        before = gap.rstrip("$")
+        if before[-1] in "-−":
+            signs[-1] = _MINUS
+        elif gap.rsplit("\n", 1)[-1].strip() in ("-", "−"):  # the bullet of a list
+            signs.pop()
+    return signs
+
+
+def _number(text: str) -> float:
+    """As far as it can be told: 40 digits."""
+    if text[-1] == "%":
+        return Percent(float(text[:-1].replace(",", "")[:40]) / 100)
+    return float(text.replace(",", "")[:40] if "," in text else text[:40])
+
+
+def _side_before(tokens: Sequence[Token], end: int) -> Sequence[Token]:
+    """The longest expression that ends before `end`; none where it would begin in the middle of another one."""
+    at = end
+    least = max(end - _MOST_TOKENS, 0)
+    depth, wants_term = 0, True
+    while at > least:
+        one = tokens[at - 1]
+        if wants_term:
+            if isinstance(one, float):
+                wants_term = False
+            elif one == ")":
+                depth += 1
+            else:
+                break
+        elif one in _OPERATORS:
+            wants_term = True
+        elif one == "(" and depth:
+            depth -= 1
+        else:
+            break
+        at -= 1
+    before = tokens[at - 1] if at else _END
+    if depth or before == ")" or before in _OPERATORS or before == _VARIABLE:
+        return ()
+    begins = not wants_term or (at < end and tokens[at] == _MINUS)
+    return tokens[at:end] if begins else ()
+
+
+def _value(tokens: Sequence[Token]) -> float | None:
+    """What the longest expression at the beginning comes to; None where there is none, or no finite number."""
+    try:
+        value, _ = _sum(tokens, 0, 0)
+    except (_NoTerm, ZeroDivisionError, OverflowError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+class _NoTerm(Exception):
+    """There is no number where one is needed."""
+
+
+def _sum(tokens: Sequence[Token], at: int, depth: int) -> tuple[float, int]:
+    """(value, where it ends) of the terms from `at` on; a product is gathered in `product` until the next `+` or `-`."""
+    total, end = 0.0, len(tokens)
+    product, at = _term(tokens, at, depth)
+    while at + 1 < end:
+        sign = tokens[at]
+        if sign not in _OPERATORS or sign == "^" or not _begins(tokens[at + 1]):
+            break
+        term, at = _term(tokens, at + 1, depth)
+        if sign == "*":
+            product *= term
+        elif sign in (_WIDE, _NARROW):
+            product /= term
+        else:
+            total += product
+            product = term if sign == "+" else -term
+    return total + product, at
+
+
+def _begins(token: Token) -> bool:
+    return isinstance(token, float) or token in ("(", _MINUS)
+
+
+def _term(tokens: Sequence[Token], at: int, depth: int) -> tuple[float, int]:
+    """A number or brackets, with the power or the fraction that it is a part of."""
+    first = tokens[at] if at < len(tokens) else _END
+    if isinstance(first, float):
+        value, at = float(first), at + 1
+    elif first in (_MINUS, _DASH):
+        value, at = _term(tokens, at + 1, depth)
+        return -value, at
+    elif first == "(" and depth < _DEEPEST:
+        value, at = _sum(tokens, at + 1, depth + 1)
+        if at >= len(tokens) or tokens[at] != ")":
+            raise _NoTerm
+        at += 1
+    else:
+        raise _NoTerm
+    while at + 1 < len(tokens) and tokens[at] in ("^", _NARROW):
+        sign, other = tokens[at], tokens[at + 1]
+        if not isinstance(other, float):
+            break
+        value = math.pow(value, other) if sign == "^" else value / other
+        at += 2
+    return value, at
