@@ -59,13 +59,12 @@ class Equation(msgspec.Struct, frozen=True, gc=False):
     @property
     def holds(self) -> bool:
         """Whether it is right but for rounding to the next whole number, or to as many digits as are stated."""
-        off = abs(self.value - self.stated)
-        return off <= 1e-9 * abs(self.value) or off <= _step(self.stated)
+        return self.exact or abs(self.value - self.stated) <= _step(self.stated)
 
     @property
     def exact(self) -> bool:
-        """Whether nothing was rounded either."""
-        return abs(self.value - self.stated) <= 1e-9 * max(abs(self.value), 1.0)
+        """Whether nothing was rounded either: both are the same but for the last bits."""
+        return abs(self.value - self.stated) <= max(1e-12 * abs(self.value), 1e-9)
 
 
 def _step(stated: float) -> float:
@@ -104,12 +103,13 @@ def figures(text: str) -> Figures:
 
 def _equation(tokens: Sequence[Token], at: int) -> Equation | None:
     """The one whose `=` is there, if both sides can be computed."""
+    stated = _stated(tokens, at + 1)
+    if not stated:
+        return None
     left = _side_before(tokens, at)
     operands = tuple([one for one in left if isinstance(one, float)])
-    if len(operands) < 2:
-        return None
-    value, stated = _value(left), _stated(tokens, at + 1)
-    if value is None or not stated:
+    value = _value(left) if len(operands) > 1 else None
+    if value is None:
         return None
     values = (value, value / 100) if isinstance(stated[0], Percent) else (value,)  # `3 / 4 * 100 = 75%`
     pairs = [(one, other) for one in values for other in stated]
@@ -136,7 +136,7 @@ def _stated(tokens: Sequence[Token], at: int) -> list[float]:
 
 def _tokens(parts: Sequence[str]) -> list[Token]:
     """What counts of a text that was split at its numbers: words are left out."""
-    tokens: list[Token] = list(_signs(parts[0]))
+    tokens: list[Token] = list(_signs(f"\n{parts[0]}"))
     number = ""
     for at in range(1, len(parts), 2):
         number, gap = parts[at], parts[at + 1]
@@ -166,7 +166,7 @@ def _signs(gap: str) -> Sequence[str]:
         before = gap.rstrip("$")
         if before[-1] in "-−":
             signs[-1] = _MINUS
-        elif gap.rsplit("\n", 1)[-1].strip() in ("-", "−"):  # the bullet of a list
+        elif "\n" in gap and gap.rsplit("\n", 1)[-1].strip() in ("-", "−"):  # the bullet of a list
             signs.pop()
     return signs
 
