@@ -30,7 +30,7 @@ COUNTS = (
 
 _GRAMS = (4, 4)  # bytes
 _NUMBER = re.compile(r"\d+(?:,\d\d\d)*(?:\.\d+)?")
-_MARK = re.compile(r"####|\\boxed\{|answer(?: is|:)", re.IGNORECASE)
+_MARKS = ("####", "\\boxed{", "answer is", "answer:")
 _MARK_CHARS = 80  # behind a mark, in which the number has to stand
 _ENDS = frozenset(".!?)}]>\"'`*")
 _DOUBTS = frozenset(
@@ -62,7 +62,7 @@ def features_of(prompt: str, answer: str) -> Features:
     words, asked = words_of(lower), words_of(prompt.lower())
     given = set(numbers(prompt))
     of_text = _of_text(answer, words, len(prompt), asked)
-    of_numbers = _of_numbers(answer, given, {_NAMED[word] for word in asked if word in _NAMED})
+    of_numbers = _of_numbers(answer, lower, given, {_NAMED[word] for word in asked if word in _NAMED})
     # The trees were trained on numbers of 32 bits.
     counts = np.array((*of_text, *of_numbers), np.float32).astype(np.float64)
     return Features(hashed_words(words), hashed_grams(lower, *_GRAMS), counts)
@@ -90,8 +90,11 @@ def _of_text(answer: str, words: Sequence[str], prompt_chars: int, asked: Sequen
     )
 
 
-def _of_numbers(answer: str, given: set[float], named: set[float]) -> tuple[float, ...]:
-    """What is computed, from what, and what it comes to. `given` are the prompt's numbers, `named` those in words."""
+def _of_numbers(answer: str, lower: str, given: set[float], named: set[float]) -> tuple[float, ...]:
+    """What is computed, from what, and what it comes to.
+
+    `lower` is the answer in lower case; `given` are the prompt's numbers, `named` those that it writes in words.
+    """
     found = figures(answer)
     said, results = found.numbers, [one.stated for one in found.equations]
     wrong, inexact = 0, 0
@@ -117,7 +120,7 @@ def _of_numbers(answer: str, given: set[float], named: set[float]) -> tuple[floa
         log(sum([result in given for result in results])),
         log(unfounded),
         unfounded / max(operands, 1),
-        *_of_final(_final(answer, said), results, given, said),
+        *_of_final(_final(lower, said), results, given, said),
     )
 
 
@@ -141,10 +144,11 @@ class _Final(msgspec.Struct, frozen=True):
     marked: bool
 
 
-def _final(answer: str, said: Sequence[float]) -> _Final | None:
+def _final(lower: str, said: Sequence[float]) -> _Final | None:
     """The first number behind the last mark of a final answer; else the last one of all."""
-    end = max([mark.end() for mark in _MARK.finditer(answer)], default=0)
-    if end and (found := _NUMBER.search(answer, end, end + _MARK_CHARS)) is not None:
+    at, mark = max([(lower.rfind(mark), mark) for mark in _MARKS])
+    end = at + len(mark)
+    if at >= 0 and (found := _NUMBER.search(lower, end, end + _MARK_CHARS)) is not None:
         return _Final(float(found.group().replace(",", "")[:40]), True)
     return _Final(said[-1], False) if said else None
 
