@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Owned, OwnedText
+    from servery.gateway.trained import Reads
     from servery.gateway.worker import Face, Worker
     from servery.host.http import HttpServer
     from servery.host.rpc import GrpcServer
@@ -152,11 +153,8 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
-    from servery.gateway.trained import Reads
     from servery.gateway.worker import Worker
     from servery.quota.accounts import SqliteAccounts
-    from servery.routing.router_file import decode_router
-    from servery.routing.verifier_file import decode_verifier
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
 
@@ -183,15 +181,10 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         for line in target.uptimes(run, clock.wall_ns()):
             spool.append(line)
 
-    reads = Reads(
-        lambda digest: decode_router(folder.router(digest).read_bytes()),
-        lambda digest: decode_verifier(folder.verifier(digest).read_bytes()).verifier,
-    )
-
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
     minutes = _minutes(folder, snapshot.workers, clock)
     budgets = Budgets(SqliteAccounts(folder.budgets), run, snapshot.workers, clock)
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, budgets.make, reads)
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, budgets.make, _reads(folder))
 
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 
@@ -213,6 +206,18 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         # All is written. Python would wait for the threads, and a call whose caller is gone can't be interrupted.
         sys.stderr.flush()
         os._exit(0)
+
+
+def _reads(folder: DataFolder) -> Reads:
+    """How the trained files that were published are read."""
+    from servery.gateway.trained import Reads
+    from servery.routing.router_file import decode_router
+    from servery.routing.verifier_file import decode_verifier
+
+    return Reads(
+        lambda digest: decode_router(folder.router(digest).read_bytes()),
+        lambda digest: decode_verifier(folder.verifier(digest).read_bytes()).verifier,
+    )
 
 
 def _minutes(folder: DataFolder, workers: int, clock: Clock) -> Minutes:

@@ -35,7 +35,7 @@ def test_a_router_pays_for_one_model_and_a_cascade_for_both() -> None:
 
 
 def test_dollars_are_each_prompts_own() -> None:
-    costs = Costs(np.arange(10) / 10, np.arange(10) + 1.0)
+    costs = Costs(np.linspace(0, 0.9, 10), np.linspace(1, 10, 10))
     usd, _ = curve(ordered(-np.arange(10.0)), True, TEN, costs)
     assert usd[:3].tolist() == pytest.approx([0.45, 0.55, 0.75])  # the first prompts are the cheapest
     assert usd[-1] == pytest.approx(0.45 + 5.5)
@@ -76,7 +76,7 @@ def test_with_a_free_cheap_model_a_cascade_is_a_router(score: list[int]) -> None
 def test_intervals_come_from_the_same_samples() -> None:
     rng = np.random.default_rng(4)
     bad = rng.random(600) < 0.4
-    judged = Judged(1.0 - (bad & (rng.random(600) < 0.9)), (rng.random(600) < 0.95).astype(float))
+    judged = Judged((~bad | (rng.random(600) < 0.1)).astype(float), (rng.random(600) < 0.95).astype(float))
     ways = [Way("by lot", rng.random(600)), Way("sees it", bad + rng.normal(0, 0.3, 600), checks=True)]
     found = weigh(judged, Costs(np.full(600, 1.0), np.full(600, 10.0)), ways, 0)
     assert [line.name for line in found.lines] == [

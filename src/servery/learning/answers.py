@@ -9,7 +9,7 @@ import numpy as np
 
 from servery.learning.judged import Floats, Judged
 from servery.learning.lines import read_lines, right_in
-from servery.learning.prompts import check_gap, check_rows
+from servery.learning.prompts import check_alike, check_count, check_gap
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -61,7 +61,8 @@ def read_answers(path: Path, columns: Columns) -> JudgedAnswers:
         np.array(strong) if columns.strong else None,
         tuple(row[columns.group] for row in rows) if columns.group else (),
     )
-    check_rows(path, "answers", {"model": found.right})
+    check_count(path, "answers", len(rows))
+    check_alike(path, {"model": found.right})
     if found.judged is not None:
         check_gap(path, found.judged)
     return found

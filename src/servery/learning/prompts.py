@@ -43,17 +43,21 @@ def read_answered(path: Path, columns: Columns) -> Answered:
         right.append((right_in(row, columns.cheap, where), right_in(row, columns.strong, where)))
         rows.append(row)
     cheap, strong = np.array(right).reshape(-1, 2).T
-    check_rows(path, "prompts", {"cheap model": cheap, "strong model": strong})
+    check_count(path, "prompts", len(rows))
     check_gap(path, Judged(cheap, strong))
+    check_alike(path, {"cheap model": cheap, "strong model": strong})
     groups = tuple(row[columns.group] for row in rows) if columns.group else ()
     return Answered(tuple(row[columns.prompt] for row in rows), Judged(cheap, strong), groups)
 
 
-def check_rows(path: Path, what: str, right: dict[str, Floats]) -> None:
-    """Whether there is something to learn of each model, by name. Unusable."""
-    rows = len(next(iter(right.values())))
+def check_count(path: Path, what: str, rows: int) -> None:
+    """Whether they are enough. Unusable."""
     if rows < LEAST:
         raise Unusable(f"{path} has {rows} {what}; at least {LEAST} are needed")
+
+
+def check_alike(path: Path, right: dict[str, Floats]) -> None:
+    """Whether there is something to learn of each model, by name. Unusable."""
     for name, values in right.items():
         if values.min() == values.max():
             raise Unusable(f"{path}: the {name} answers all prompts alike; there is nothing to learn")
