@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ from servery.fleet.processes import ReplicaSettings, children, read_settings
 from servery.host.clock import Clock, Dice
 from servery.host.logs import start_logs
 from servery.host.ports import address_of
-from servery.host.service import Services
+from servery.host.service import Service, Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
 from servery.terms.change import Snapshot, Standing, Version
@@ -34,6 +34,7 @@ from servery.terms.server import Server
 from servery.terms.tensors import Signature
 
 if TYPE_CHECKING:
+    from servery.gateway.budgets import Budgets
     from servery.gateway.minutes import Minutes
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
@@ -59,6 +60,8 @@ _REPLICA_NICE = 5
 _COLLECT_EVERY = 50_000
 # What a process allocates and hardly touches: stacks, and the pools of its libraries.
 _RESERVED_MB = 256
+# A worker tells a Redis so often that it is there, and hears which time it is and who else is.
+_LOOK_S = 10.0
 # A thread that wants the interpreter gets it this soon; the default of 5 ms would be seen in every latency.
 _SWITCH_S = 0.0005
 
@@ -148,13 +151,13 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     import uvloop
 
     from servery.control.apply import read_snapshot
-    from servery.gateway.budgets import Budgets
+    from servery.gateway.holdings import Holdings
     from servery.gateway.link import Link
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
+    from servery.gateway.tallies import observed
     from servery.gateway.worker import Worker
-    from servery.quota.accounts import SqliteAccounts
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
 
@@ -182,9 +185,10 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
             spool.append(line)
 
     spool = Spool(folder.spool, run, manifest.records, clock, uptimes, manifest.region)
-    minutes = _minutes(folder, snapshot.workers, clock)
-    budgets = Budgets(SqliteAccounts(folder.budgets), run, snapshot.workers, clock)
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, minutes.make, budgets.make, _reads(folder))
+    counting = _counting(folder, snapshot, f"{run}-{dice.bits(4).hex()}", clock)
+    tally = observed()
+    holdings = Holdings(counting.minutes.make, counting.budgets.of, tally.count)
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, _reads(folder))
 
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 
@@ -192,7 +196,8 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         pipeline = Pipeline(serving.table, spool, clock, dice)
         serving.when_swapped(pipeline.swap)
         repository = Repository(pipeline, link)
-        worker = Worker(pipeline, spool, [minutes, budgets, serving, link], manifest.server.drain, lifeline.say)
+        services = [tally, *counting.services, serving, link]
+        worker = Worker(pipeline, spool, services, manifest.server.drain, lifeline.say)
         listener = socket.socket(fileno=settings.listener)
         faces: list[Face] = [_http_server(listener, pipeline, repository, worker, manifest.server)]
         if settings.grpc:
@@ -220,12 +225,38 @@ def _reads(folder: DataFolder) -> Reads:
     )
 
 
-def _minutes(folder: DataFolder, workers: int, clock: Clock) -> Minutes:
-    """How requests per minute are counted."""
+class _Counting(NamedTuple):
+    """How a worker counts requests and money, and the Services that this takes, in their order."""
+
+    minutes: Minutes
+    budgets: Budgets
+    services: list[Service]
+
+
+def _counting(folder: DataFolder, snapshot: Snapshot, worker: str, clock: Clock) -> _Counting:
+    """In files that the workers of this machine share, or in a Redis. `worker` is what nobody else is called."""
+    from servery.gateway.budgets import Budgets
     from servery.gateway.minutes import OwnMinutes, SharedMinutes
+    from servery.gateway.reach import Reach
+    from servery.quota.accounts import SqliteAccounts
     from servery.quota.counters import SqliteCounter
 
-    return OwnMinutes() if workers == 1 else SharedMinutes(SqliteCounter(folder.limits), workers, clock)
+    counters, workers = snapshot.manifest.counters, snapshot.workers
+    refuses, secret = counters.on_unavailable == "refuse", counters.credentials
+    if counters.redis:
+        from servery.quota.redis_counters import RedisAccounts, RedisCounter  # 7 MB
+        from servery.quota.redis_server import RedisServer
+
+        server = RedisServer(counters, os.environ.get(secret.env, "") if secret else "", worker, clock.steady_ns)
+        reach = Reach(server, workers, refuses, clock, every_s=_LOOK_S)
+        minutes = SharedMinutes(RedisCounter(server), reach, clock)
+        budgets = Budgets(RedisAccounts(server), worker, reach, clock)
+        return _Counting(minutes, budgets, [reach, minutes, budgets])
+    accounts, counter = SqliteAccounts(folder.budgets), SqliteCounter(folder.limits)
+    reach, reach_counter = (Reach(store, workers, refuses, clock) for store in (accounts, counter))
+    minutes = OwnMinutes() if workers == 1 else SharedMinutes(counter, reach_counter, clock)
+    budgets = Budgets(accounts, worker, reach, clock)
+    return _Counting(minutes, budgets, [reach, reach_counter, minutes, budgets])
 
 
 def _http_server(

@@ -90,7 +90,7 @@ def test_where_a_budget_is_spent_a_cheaper_tier_may_answer(vendor: FakeVendor, t
 def test_a_key_has_its_own_budget_within_that_of_its_tenant(vendor: FakeVendor, tmp_path: Path) -> None:
     manifest = declared(vendor, usd_per_day=0.016)  # eight calls
     (first,) = manifest["tenants"]["acme"]["keys"]
-    first["budget"] = {"usd_per_day": 0.01}  # five
+    first["limits"] = {"usd_per_day": 0.01}  # five
     manifest["tenants"]["acme"]["keys"].append({"id": "other", "sha256": hashlib.sha256(b"other").hexdigest()})
     with Server(tmp_path / "s", manifest) as server:
         replies = [ask(server) for _ in range(6)]
@@ -103,8 +103,8 @@ def test_a_key_has_its_own_budget_within_that_of_its_tenant(vendor: FakeVendor, 
 
 def test_a_route_has_a_budget_for_all_and_a_models_is_the_others_turn(vendor: FakeVendor, tmp_path: Path) -> None:
     manifest = declared(vendor)
-    manifest["routes"]["bound"] = {"tiers": [{"name": "dear", "model": "paid"}], "budget": {"usd_per_day": 0.004}}
-    manifest["models"]["paid"]["budget"] = {"usd_per_month": 0.01}
+    manifest["routes"]["bound"] = {"tiers": [{"name": "dear", "model": "paid"}], "limits": {"usd_per_day": 0.004}}
+    manifest["models"]["paid"]["limits"] = {"usd_per_month": 0.01}
     with Server(tmp_path / "s", manifest) as server:
         bound = [ask(server, "bound") for _ in range(3)]
         assert [reply.status for reply in bound] == [200] * 2 + [429]

@@ -1,4 +1,6 @@
-"""Workers that spend one budget: bursts, calls that cost more than was put aside, deaths. The design's bounds hold."""
+"""Workers that spend one budget: bursts, calls that cost more than was put aside, deaths, accounts that are away. The design's
+bounds hold.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servery.gateway.budgets import Budgets, Holder
+from own_redis import OwnRedis, connected
+from servery.gateway.budgets import Budgets
+from servery.gateway.holder import Holder
+from servery.gateway.reach import Reach
 from servery.host.clock import Clock
 from servery.quota.accounts import MemoryAccounts, SqliteAccounts
 from servery.quota.budgets import LIFE_NS, NS, RENEW_NS, Account, Granted, Ledger, Purse, Report, Span, grant, window_of
-from servery.terms.limits import Spending
+from servery.quota.redis_counters import RedisAccounts
+from servery.terms.limits import Limits
 
 WORKERS = 8
 LIMIT = 1_000_000
@@ -27,31 +32,46 @@ ACCOUNT = Account("acme/usd/day/2026-11-24", LIMIT, 9 * 10**18)
 
 
 class World:
-    """Workers with purses of one account; calls are put aside, and settled some time later or never."""
+    """Workers with purses of one account; calls are put aside, and settled some time later or never.
 
-    def __init__(self, ledger: Ledger, seed: int, overrun: float) -> None:
-        self.ledger = ledger
+    `trouble` is how often the account is away for a while, an answer of it is lost, or all that it knew (`make` makes a new one).
+    """
+
+    def __init__(self, make: Callable[[], Ledger], seed: int, overrun: float, trouble: float = 0.0) -> None:
+        self.make = make
+        self.ledger = make()
         self.draw = random.Random(seed)
         self.overrun = overrun
+        self.trouble = trouble
         self.now = 10**18
         self.purses = [Purse() for _ in range(WORKERS)]
         self.names = [f"w{number}-0" for number in range(WORKERS)]
         self.open: list[tuple[int, int]] = []  # worker and what was put aside
         self.renewed = [self.now] * WORKERS
-        self.spent = self.overspent = self.deaths = 0
+        self.away_until = 0
+        self.spent = self.overspent = self.deaths = self.alone = 0
         self.refused_at: int | None = None
 
-    def renew(self, worker: int, need: int) -> None:
+    def renew(self, worker: int, need: int) -> bool:
+        """Whether the worker has heard from the account."""
+        if self.now < self.away_until:
+            return False
         purse = self.purses[worker]
         report = purse.report(self.names[worker], need)
-        purse.begin(self.ledger.renew(ACCOUNT, report, WORKERS, self.now), need, self.now)
+        given_ = self.ledger.renew(ACCOUNT, report, WORKERS, self.now)
+        if self.draw.random() < self.trouble:  # it was booked, but nobody hears of it
+            return False
+        purse.begin(given_, report, need, self.now)
         self.renewed[worker] = self.now
+        return True
 
     def call(self, worker: int) -> None:
         purse, amount = self.purses[worker], self.draw.randint(1, DEAREST)
         if not purse.reserve(amount):
-            if not purse.refuses(amount, self.now):
-                self.renew(worker, amount)
+            if not purse.refuses(amount, self.now) and not self.renew(worker, amount):
+                before = purse._left
+                purse.alone(LIMIT, WORKERS)
+                self.alone += purse._left - before
             if not purse.reserve(amount):
                 held = sum(aside for _, aside in self.open)
                 self.refused_at = self.spent + held if self.refused_at is None else self.refused_at
@@ -76,8 +96,20 @@ class World:
         self.purses[worker] = Purse()
         self.names[worker] += "'"
 
+    def lose(self) -> None:
+        """The account comes back without what it knew; the workers see it, and tell it again."""
+        self.ledger = self.make()
+        self.away_until = 0
+        for worker, purse in enumerate(self.purses):
+            purse.forget()
+            self.renew(worker, 0)
+
     def turn(self, dying: float) -> None:
         self.now += self.draw.randrange(NS)
+        if self.draw.random() < self.trouble:
+            self.away_until = self.now + self.draw.randrange(30 * NS)
+        if self.draw.random() < self.trouble / 4:
+            self.lose()
         for worker in range(WORKERS):
             if self.now - self.renewed[worker] > RENEW_NS:
                 self.renew(worker, 0)
@@ -89,20 +121,19 @@ class World:
             self.die(self.draw.randrange(WORKERS))
 
     def rest(self) -> int:
-        """All calls end and all workers report; what the account says is spent."""
+        """All calls end and all workers report; what the account says is left."""
         while self.open:
             self.end()
-        self.now += LIFE_NS + 1
-        for worker in range(WORKERS):
-            self.renew(worker, 0)
+        self.now, self.away_until, self.trouble = self.now + LIFE_NS + NS, 0, 0.0
+        for worker, purse in enumerate(self.purses):
+            purse.forget()
+            assert self.renew(worker, 0)
         return self.ledger.renew(ACCOUNT, Report("looking", 0, 0, 0), WORKERS, self.now).left
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**9), st.sampled_from((0.0, 0.02)), st.sampled_from((0.0, 0.5)))
-def test_the_bounds_hold(seed: int, dying: float, overrun: float) -> None:
-    world = World(MemoryAccounts(), seed, overrun)
-    for _ in range(400):
+def hold(world: World, turns: int, dying: float) -> None:
+    """Overshoot, no refusal too early, nothing held by nobody."""
+    for _ in range(turns):
         world.turn(dying)
     lease = int(LIMIT * 0.05) // WORKERS + DEAREST
     # What is under way belongs to calls that have been let in; deaths forget what wasn't reported yet.
@@ -111,43 +142,55 @@ def test_the_bounds_hold(seed: int, dying: float, overrun: float) -> None:
         assert world.refused_at >= 0.95 * LIMIT - WORKERS * DEAREST
     left = world.rest()
     if not world.deaths:
-        assert left == LIMIT - world.spent  # nothing is held by nobody
+        assert left == LIMIT - world.spent
     else:
         assert left >= LIMIT - world.spent
 
 
-def memory(_: Path) -> Ledger:
-    return MemoryAccounts()
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.sampled_from((0.0, 0.02)), st.sampled_from((0.0, 0.5)))
+def test_the_bounds_hold(seed: int, dying: float, overrun: float) -> None:
+    hold(World(MemoryAccounts, seed, overrun), 400, dying)
 
 
-def sqlite(folder: Path) -> Ledger:
-    return SqliteAccounts(folder / "budgets.db")
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.sampled_from((0.0, 0.5)), st.sampled_from((0.005, 0.05)))
+def test_without_the_account_each_spends_its_share_and_all_of_it_is_booked(
+    seed: int, overrun: float, trouble: float
+) -> None:
+    world = World(MemoryAccounts, seed, overrun, trouble)
+    for _ in range(400):
+        world.turn(0.0)
+    assert world.spent <= LIMIT + world.overspent + world.alone
+    assert world.rest() == LIMIT - world.spent
 
 
-@pytest.mark.parametrize("make", [memory, sqlite])
-def test_an_account_is_the_same_wherever_it_is_kept(make: Callable[[Path], Ledger], tmp_path: Path) -> None:
-    ledger, now = make(tmp_path), 10**18
-    first = ledger.renew(ACCOUNT, Report("a", 0, 0, 10), 2, now)
-    assert (first.amount, first.left) == (LIMIT // 40, LIMIT)
-    other = ledger.renew(ACCOUNT, Report("b", 0, 0, LIMIT), 2, now)
-    assert (other.amount, other.left) == (0, LIMIT - first.amount)
-    # It spent some, and still holds the rest.
-    held = first.amount - 100
-    assert ledger.renew(ACCOUNT, Report("a", 100, held, 0), 2, now).left == LIMIT - first.amount
-    # It isn't heard of again: what it held comes back, what it spent doesn't.
-    assert ledger.renew(ACCOUNT, Report("b", 0, 0, 0), 2, now + LIFE_NS + 1).left == LIMIT - 100
-    later = msgspec.structs.replace(ACCOUNT, name="acme/usd/day/2026-11-25")
-    assert ledger.renew(later, Report("b", 0, 0, 0), 2, now + LIFE_NS + 1).left == LIMIT
-    ledger.close()
-    again = make(tmp_path) if make is sqlite else ledger
-    assert again.renew(ACCOUNT, Report("c", 0, 0, 0), 2, now + LIFE_NS + 1).left == LIMIT - 100
-    again.close()
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**9))
+def test_one_outage_costs_at_most_what_was_left(seed: int) -> None:
+    """It begins at any moment, and never ends."""
+    world = World(MemoryAccounts, seed, 0.0)
+    for _ in range(world.draw.randrange(60)):
+        world.turn(0.0)
+    left_ns = [purse._known for purse in world.purses]
+    assert world.alone == 0
+    world.away_until = 10**19
+    for _ in range(600):
+        world.turn(0.0)
+    most = [(LIMIT if known is None else max(known, 0)) // WORKERS for known in left_ns]
+    assert world.alone <= sum(most) <= LIMIT
 
 
-def test_an_account_that_cant_be_reached_says_so(tmp_path: Path) -> None:
-    (tmp_path / "budgets.db").mkdir()
-    with pytest.raises(OSError, match="budgets"):
-        SqliteAccounts(tmp_path / "budgets.db").renew(ACCOUNT, Report("a", 0, 0, 1), 1, 10**18)
+@pytest.mark.proof
+def test_the_bounds_hold_in_redis(tmp_path: Path) -> None:
+    """The same world, decided by the script."""
+    with OwnRedis(tmp_path) as redis:
+        for seed in range(12):
+            server = connected(redis.url, f"s{seed}")
+            accounts = RedisAccounts(server)
+            world = World(lambda accounts=accounts: accounts, seed, (0.0, 0.5)[seed % 2])
+            hold(world, 400, (0.0, 0.02)[seed // 2 % 2])
+            server.close()
 
 
 class Held(MemoryAccounts):
@@ -164,15 +207,18 @@ class Held(MemoryAccounts):
         return super().renew(account, report, workers, now_ns)
 
 
+def holder(name: str = "acme", observed: bool = False) -> Holder:
+    return Holder(name, "this tenant's", cheaper=False, observed=observed, count=lambda _: None)
+
+
 def test_a_caller_who_leaves_while_a_slice_is_asked_for_leaves_nothing_put_aside() -> None:
     accounts = Held()
 
     async def leave() -> None:
         clock = Clock()
-        budgets = Budgets(accounts, "w", 1, clock)
-        allowance = budgets.make(
-            Holder("acme", "this tenant's", False, False), Spending(usd_per_day=1, tokens_per_minute=1000)
-        )
+        reach = Reach(accounts, 1, refuses=False, clock=clock)
+        budgets = Budgets(accounts, "w", reach, clock)
+        allowance = budgets.of(holder(), Limits(usd_per_day=1, tokens_per_minute=1000))
         assert allowance is not None
         asking = asyncio.ensure_future(allowance.reserve(1000, 5, clock.steady_ns() + 60 * NS))
         await asyncio.to_thread(accounts.asked.wait, 30)
@@ -180,10 +226,34 @@ def test_a_caller_who_leaves_while_a_slice_is_asked_for_leaves_nothing_put_aside
         await asyncio.wait((asking,))
         accounts.let_go.set()
         await budgets.drain()
+        await reach.drain()
 
     asyncio.run(leave())
     assert accounts.spent
-    assert not any(held for leases in accounts.leases.values() for held, _ in leases.values())
+    assert not any(one.held for holders in accounts.holders.values() for one in holders.values())
+
+
+def test_a_limit_that_changes_goes_on_with_what_was_spent(tmp_path: Path) -> None:
+    accounts = SqliteAccounts(tmp_path / "budgets.db")
+
+    async def change() -> None:
+        clock = Clock()
+        reach = Reach(accounts, 1, refuses=False, clock=clock)
+        budgets = Budgets(accounts, "w", reach, clock)
+        for usd, spends in ((1, 0.7), (2, 1.2)):
+            allowance = budgets.of(holder(), Limits(usd_per_day=usd))
+            assert allowance is not None
+            amount = round(spends * 10**12)
+            paid = await allowance.reserve(amount, None, clock.steady_ns() + 60 * NS)
+            paid.settle(amount)
+        await budgets.drain()
+        await reach.drain()
+
+    asyncio.run(change())
+    account = Account(f"acme/usd/day/{window_of(Span.DAY, Clock().wall_ns()).name}", 2 * 10**12, 9 * 10**18)
+    left = accounts.renew(account, Report("looking", 0, 0, 0), 1, Clock().wall_ns()).left
+    assert left == pytest.approx(0.1 * 10**12)
+    accounts.close()
 
 
 def test_windows_are_the_calendars() -> None:
@@ -192,6 +262,9 @@ def test_windows_are_the_calendars() -> None:
     for span, name in ((Span.MINUTE, "2026-12-31T23:59"), (Span.DAY, "2026-12-31"), (Span.MONTH, "2026-12")):
         window = window_of(span, at)
         assert (window.name, window.ends_ns) == (name, new_year)
+        assert window.begins_ns <= at
+        assert window_of(span, window.begins_ns) == window
+        assert window_of(span, window.begins_ns - 1).name != name
         assert window_of(span, new_year).name != name
     february = int(datetime(2028, 2, 29, tzinfo=UTC).timestamp()) * NS
     assert window_of(Span.MONTH, february).ends_ns == int(datetime(2028, 3, 1, tzinfo=UTC).timestamp()) * NS

@@ -13,17 +13,18 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from servery.gateway.allowances import Allowances
-from servery.gateway.budgets import Holder
+from servery.gateway.holder import Holder
+from servery.gateway.holdings import Holdings
 from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline, Reply
+from servery.gateway.quotas import Quota
 from servery.gateway.table import Entry, compile_table
 from servery.gateway.trained import Trained
 from servery.host.clock import Dice
 from servery.host.eager import eagerly
 from servery.store.inflight import InFlight
 from servery.terms.change import Served, Snapshot
-from servery.terms.limits import Limits, Spending
+from servery.terms.limits import Limits
 from servery.terms.manifest import Confidence, Key, Manifest, Model, Prediction, Tenant
 from servery.terms.money import busy_price
 from servery.terms.reasons import Reason, Refusal
@@ -70,7 +71,7 @@ def manifest() -> Manifest:
     )
 
 
-def no_budgets(holder: Holder, spending: Spending) -> None:
+def no_budgets(holder: Holder, limits: Limits) -> None:
     """These worlds are about other things."""
 
 
@@ -160,8 +161,9 @@ class World:
             target.sure = lambda _: self.draw.choice((0.2, 0.9, float("nan")))
         models = {name: Served((target.version,)) for name, target in self.targets.items()}
         targets = {(name, "1"): target for name, target in self.targets.items()}
-        snapshot, allowances = Snapshot(1, declared, "", models), Allowances(no_budgets)
-        table = compile_table(snapshot, targets, b"secret", {}, OwnMinutes().make, allowances, Trained())
+        self.observed = Counter[str]()
+        holdings = Holdings(OwnMinutes().make, no_budgets, lambda what: self.observed.update((what,)))
+        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", holdings, Trained())
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:
@@ -192,8 +194,12 @@ class World:
             except asyncio.CancelledError:
                 reply = None
         assert self.pipeline.turns.inside <= self.pipeline.turns.at_once
-        assert self.pipeline.table.tenancies["busy"].inside <= 2
+        assert self.quota("busy").inside <= 2
         self.ended.append(Ended(ask, caller, reply))
+
+    def quota(self, tenant: str) -> Quota:
+        (quota,) = self.pipeline.table.callers[tenant, "k1"].quotas
+        return quota
 
     async def _all(self) -> None:
         count = self.draw.randrange(1, 60)
@@ -228,7 +234,7 @@ def test_nothing_leaks(seed: int) -> None:
     world.run()
     turns = world.pipeline.turns
     assert (turns.inside, turns.waiting) == (0, 0)
-    assert all(tenancy.inside == 0 for tenancy in world.pipeline.table.tenancies.values())
+    assert all(quota.inside == 0 for bound in world.pipeline.table.callers.values() for quota in bound.quotas)
 
 
 @worlds

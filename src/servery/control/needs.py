@@ -28,12 +28,11 @@ _KEYS = {
     "first_token_ms": ("", set[str]()),
     "drop_unsupported": ("", set[str]()),
     "offers": ("", set[str]()),
-    "budget": ("", set[str]()),
 }
 _RENTED = frozenset(
     {
         "endpoint", "endpoints", "serves", "credentials", "context_window", "lacks", "first_token_ms",
-        "drop_unsupported", "budget",
+        "drop_unsupported",
     }
 )  # fmt: skip
 _USES = {

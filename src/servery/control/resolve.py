@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -48,7 +49,20 @@ def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
                 problems.append(_problem(error, at("models", name, error.key) if error.key else where, places))
         models[name] = Served(tuple(versions), {label: str(number) for label, number in model.labels.items()})
     files = pin_trained(manifest, folder, places, problems)
+    problems.extend(_counters(manifest, places))
     return Resolved(models, tuple(problems), files)
+
+
+def _counters(manifest: Manifest, places: Places) -> Iterator[Problem]:
+    """What is missing here for counting in a Redis. Without it nothing that is declared about limits would hold."""
+    counters = manifest.counters
+    if counters.redis and find_spec("redis") is None:
+        message = "counting in a Redis needs redis-py, which is not installed"
+        yield places.problem(at("counters", "redis"), message, "pip install 'servery[redis]'")
+    secret = counters.credentials
+    if counters.redis and secret is not None and not os.environ.get(secret.env):
+        message = f"the environment variable {secret.env}, which holds the password of the Redis, is not set"
+        yield places.problem(at("counters", "credentials", "env"), message, "set it where Servery starts")
 
 
 def _spoken(name: str, model: Model, places: Places, problems: list[Problem]) -> Version:

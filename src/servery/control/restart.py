@@ -1,4 +1,4 @@
-"""What of a Manifest can't change while Servery runs: where it listens, how its processes are made, where Records go."""
+"""What of a Manifest can't change while Servery runs: where it listens, how its processes are made, where Records go, and where it counts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def needs_restart(old: Manifest, new: Manifest, places: Places) -> Iterator[Prob
     """A Problem for each difference that only a new start can put into effect."""
     yield from _differences("server", old.server, new.server, places)
     yield from _differences("records", old.records, new.records, places)
+    yield from _differences("counters", old.counters, new.counters, places)
     if old.region != new.region:
         yield _problem("region", old.region, new.region, places)
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from servery.control.fits import check_model, check_tiers
 from servery.control.language import check_language_model, check_language_route, known_prices
+from servery.control.limits import check_limits
 from servery.control.needs import check_needs
 from servery.control.places import Places, at, did_you_mean
 from servery.control.policies import check_policy
@@ -41,6 +42,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
         problems.extend(_promises(manifest, models, route, where, places))
         problems.extend(_residency(manifest, name, route, places))
         problems.extend(check_tiers(route, models, where, places))
+    problems.extend(check_limits(manifest, models, places))
     return tuple(problems)
 
 

@@ -11,7 +11,8 @@ import msgspec
 
 from servery.host.supervisor import Child, Watch
 from servery.terms.change import Snapshot, Standing, Version
-from servery.terms.manifest import Model, Versions
+from servery.terms.limits import Limits
+from servery.terms.manifest import Manifest, Model, Versions
 from servery.terms.placement import asked_at, replicas_of
 
 _STOP_S = 15.0  # beside the limit for what is in flight
@@ -49,6 +50,7 @@ def running(model: Model) -> Model:
         region=None,
         expose=False,
         replicas=None,
+        limits=Limits(),
     )
 
 
@@ -57,9 +59,7 @@ def children(
 ) -> Iterator[Child]:
     """A Child for each Replica of each Version of a Snapshot; OSError. `command` starts one from its settings' file."""
     drain = snapshot.manifest.server.drain
-    secrets = tuple(
-        sorted({name for model in snapshot.manifest.models.values() for _, name in asked_at(model) if name})
-    )
+    secrets = tuple(sorted(_secrets(snapshot.manifest)))
     for name, model in snapshot.manifest.models.items():
         served = snapshot.models[name]
         for version in served.versions if served.standing is Standing.LOADED else ():
@@ -71,6 +71,13 @@ def children(
                 health = model.health
                 watch = Watch(str(socket), "/v2/health/live", health.interval_s, health.limit_s, health.threshold)
                 yield Child(label, command(path), (), drain.limit_s + _STOP_S, stage, watch)
+
+
+def _secrets(manifest: Manifest) -> set[str]:
+    """The environment variables that hold one."""
+    names = {name for model in manifest.models.values() for _, name in asked_at(model) if name}
+    counters = manifest.counters.credentials
+    return names if counters is None else {*names, counters.env}
 
 
 def read_settings(path: Path) -> ReplicaSettings:

@@ -1,57 +1,85 @@
-"""Whose budgets a call counts on: its tenant's, its key's, its route's and its model's."""
+"""What a call is paid from: put aside before it in every budget that it counts on, and settled after it."""
 
 from __future__ import annotations
 
-from servery.gateway.budgets import Allowance, Holder, MakeAllowance
-from servery.terms.limits import Limits, Spending
-from servery.terms.manifest import Manifest
+from servery.gateway.budget import Budget
+from servery.quota.budgets import Purse
+from servery.terms.reasons import Refusal
+from servery.terms.text import Tokens
 
 
-class Allowances:
-    """The budgets of all who have some. Owned by the worker, so what is spent outlives Tables."""
+class Paid:
+    """What was put aside for one call, in every budget that it counts on."""
 
-    def __init__(self, make: MakeAllowance) -> None:
-        self._make = make
-        self._made: dict[str, tuple[Holder, Spending, Allowance | None]] = {}  # by account
+    __slots__ = ("parts",)
 
-    def of(self, holder: Holder, spending: Spending) -> Allowance | None:
-        """Those of a Holder; None where it has none."""
-        known = self._made.get(holder.account)
-        if known is None or known[:2] != (holder, spending):
-            known = self._made[holder.account] = (holder, spending, self._make(holder, spending))
-        return known[2]
+    def __init__(self, parts: list[tuple[Budget, Purse, int]]) -> None:
+        self.parts = parts
 
-    def of_callers(self, manifest: Manifest) -> dict[tuple[str, str], Allowance]:
-        """By tenant and key, what both may spend."""
-        found: dict[tuple[str, str], Allowance] = {}
-        for name, tenant in manifest.tenants.items():
-            limits = _spending(tenant.limits)
-            of_tenant = self.of(_holder(name, "this tenant's", limits), limits)
-            for key in tenant.keys:
-                of_key = self.of(_holder(f"key\t{name}\t{key.id}", "this key's", key.budget), key.budget)
-                both = of_tenant if of_key is None else of_key.beside(of_tenant)
-                if both is not None:
-                    found[name, key.id] = both
-        return found
+    def settle(self, pico_usd: int, tokens: int = 0) -> None:
+        """The call has ended: what it cost, and took."""
+        for budget, purse, reserved in self.parts:
+            purse.settle(reserved, tokens if budget.of_tokens else pico_usd)
 
-    def of_routes(self, manifest: Manifest) -> dict[str, Allowance]:
-        """By route."""
-        found = {
-            name: self.of(_holder(f"route\t{name}", "this route's", route.budget), route.budget)
-            for name, route in manifest.routes.items()
-        }
-        return {name: allowance for name, allowance in found.items() if allowance is not None}
-
-    def of_model(self, name: str, budget: Spending) -> Allowance | None:
-        """Where a model's is spent, others are asked."""
-        holder = Holder(f"model\t{name}", "this model's", True, budget.mode == "observe")
-        return self.of(holder, budget)
+    def take_back(self) -> None:
+        """The call isn't made."""
+        self.settle(0)
 
 
-def _holder(account: str, told: str, spending: Spending) -> Holder:
-    return Holder(account, told, spending.when_spent == "cheaper", spending.mode == "observe")
+class Allowance:
+    """All budgets that a call counts on in one worker, those of one Holder or of several."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: tuple[Budget, ...]) -> None:
+        self.parts = parts
+
+    def beside(self, other: Allowance | None) -> Allowance:
+        """Both."""
+        return self if other is None else Allowance(self.parts + other.parts)
+
+    def take(self, pico_usd: int, tokens: Tokens) -> Paid | None:
+        """Put aside what a call may cost, where this worker's slices hold it; else None, and nothing is."""
+        paid = Paid([])
+        for budget in self.parts:
+            amount = tokens.total if budget.of_tokens else pico_usd
+            if not amount:
+                continue
+            purse = budget.take(amount)
+            if purse is None:
+                paid.take_back()
+                return None
+            paid.parts.append((budget, purse, amount))
+        return paid
+
+    async def reserve(self, pico_usd: int | None, tokens: int | None, until_ns: int) -> Paid:
+        """Put aside what a call may cost, in all budgets or in none; None is never short of anything. Refusal.
+
+        Where budgets are only observed the call is counted, and made.
+        """
+        paid = Paid([])
+        try:
+            for budget in self.parts:
+                amount = tokens if budget.of_tokens else pico_usd
+                if amount is None:
+                    continue
+                purse = budget.take(amount) or await _reserved(budget, amount, until_ns)
+                paid.parts.append((budget, purse, amount))
+        except BaseException:  # the caller may leave while a slice is asked for
+            paid.take_back()
+            raise
+        return paid
 
 
-def _spending(limits: Limits) -> Spending:
-    """Of a tenant's limits those that are budgets, so that another limit's change leaves them alone."""
-    return Spending(limits.usd_per_day, limits.usd_per_month, limits.tokens_per_minute, limits.when_spent, limits.mode)
+async def _reserved(budget: Budget, amount: int, until_ns: int) -> Purse:
+    """The purse that `amount` was put aside in. Refusal, unless it is only observed."""
+    try:
+        purse = await budget.reserve(amount, until_ns)
+        if purse is None:
+            raise budget.refused()
+    except Refusal:
+        if not budget.holder.observed:
+            raise
+        budget.would_refuse()
+        return budget.on_credit(amount)
+    return purse

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from contextlib import aclosing
 from typing import Protocol
 
-from servery.gateway.budgets import Allowance, Paid
+from servery.gateway.allowances import Allowance, Paid
+from servery.gateway.holdings import UNBOUND
+from servery.gateway.quotas import Quotas, come, leave
 from servery.gateway.texts import Exchange, Speaker, TextEntry, TextTier
 from servery.gateway.trail import Made
 from servery.host.clock import Clock
@@ -51,6 +53,7 @@ class Call:
         "_first_timer",
         "_forecast",
         "_paid",
+        "_quotas",
         "_talk",
         "again",
         "avoid",
@@ -95,6 +98,7 @@ class Call:
         self._forecast = self.tier.target.forecast(talk.prompt)
         self.price = self.tier.target.price.of(self._forecast)
         self._paid: Paid | None = None
+        self._quotas: Quotas = ()
         self._first_timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -123,11 +127,8 @@ class Call:
     async def _run(self) -> None:
         talk, tier = self._talk, self.tier
         try:
-            allowance = talk.allowance if tier.allowance is None else tier.allowance.beside(talk.allowance)
-            if allowance is not None:
-                self._paid = allowance.take(self.price, self._forecast) or await allowance.reserve(
-                    self.price or None, self._forecast.total or None, talk.until_ns
-                )
+            if tier.bound is not UNBOUND or talk.allowance is not None:
+                await self._let_in()
             check = tier.check
             look = Look.NOTHING if check is None else check.look
             exchange = tier.target.open(talk.prompt, look, self.avoid)
@@ -153,6 +154,18 @@ class Call:
                 self._end(None)
         finally:
             talk.ring()
+
+    async def _let_in(self) -> None:
+        """Be counted on the model's limits, and put aside what the call may cost. Refusal."""
+        talk, bound = self._talk, self.tier.bound
+        if bound.quotas:
+            await come(bound.quotas, talk.clock, talk.until_ns)
+            self._quotas = bound.quotas
+        allowance = talk.allowance if bound.allowance is None else bound.allowance.beside(talk.allowance)
+        if allowance is not None:
+            self._paid = allowance.take(self.price, self._forecast) or await allowance.reserve(
+                self.price or None, self._forecast.total or None, talk.until_ns
+            )
 
     async def _hold(self, exchange: Exchange) -> None:
         """Keep all of a stream until it is checked."""
@@ -225,6 +238,7 @@ class Call:
             )
         self.again = failure is not None and failure.reason in _MAY_PASS and exchange is not None and exchange.may_pass
         self.made = Made(self.role, tier, 1, called, left=self.left or self.lost)
+        leave(self._quotas)
         if self._paid is not None:
             self._paid.settle(called.pico_usd, 0 if tokens is None else tokens.total)
 

@@ -13,9 +13,10 @@ import logging
 import msgspec
 
 from servery.gateway.admit import Left
-from servery.gateway.budgets import Allowance, Spent
+from servery.gateway.allowances import Allowance
 from servery.gateway.call import Call
 from servery.gateway.fit import Moment, facts_of
+from servery.gateway.holder import Over
 from servery.gateway.texts import Speaker, TextEntry
 from servery.gateway.trail import Trail
 from servery.host.clock import Clock
@@ -36,11 +37,14 @@ _NOT_WORTH_A_LINE = (Reason.INVALID_REQUEST, Reason.NOT_CAPABLE, Reason.BUDGET_S
 
 
 class Means(msgspec.Struct, frozen=True, gc=False):
-    """What a Request may take: its deadline (steady), the pico-dollars that its caller allows it (0: any), and budgets."""
+    """What a Request may take: its deadline (steady), the pico-dollars that it may cost (0: any), and budgets. `over` is a
+    limit that leaves it the cheaper tiers.
+    """
 
     until_ns: int
     most_pico: int
     allowance: Allowance | None
+    over: Over | None = None
 
 
 class Conversation:
@@ -54,6 +58,7 @@ class Conversation:
         "_late",
         "_left",
         "_most_pico",
+        "_over",
         "_speaking",
         "_trail",
         "allowance",
@@ -80,8 +85,8 @@ class Conversation:
         self.speaker = speaker
         self.until_ns = until_ns = means.until_ns
         self.allowance = means.allowance
-        of_tenant = means.most_pico
-        self._most_pico = min(entry.max_pico or of_tenant, of_tenant or entry.max_pico)
+        self._most_pico = means.most_pico
+        self._over = means.over
         self._trail = trail
         self._facts = Facts(1, until_ns)
         self._calls: list[Call] = []
@@ -94,7 +99,7 @@ class Conversation:
     async def answer(self, draw: float, lot: float) -> None:
         """Answer. `draw` spreads retries, `lot` decides who is asked first where a policy explores. Raises Refusal when routing gives up, and Left when the caller does."""
         now_ns = self.clock.steady_ns()
-        moment = Moment(now_ns, self.until_ns, self._most_pico, draw, lot)
+        moment = Moment(now_ns, self.until_ns, self._most_pico, draw, lot, self._over)
         self._facts = facts_of(self.prompt, self.entry, self._trail, self.speaker, moment)
         decision = routing.next(self.entry.plan, (), self._facts, now_ns)
         timer = self.loop.call_later((self.until_ns - now_ns) / NS, self._is_late)
@@ -262,7 +267,7 @@ class Conversation:
 
     def _is_final(self, failure: Refusal) -> bool:
         """Whether no other tier is asked after this."""
-        return failure.final if isinstance(failure, Spent) else failure.reason in _FINAL
+        return failure.final if isinstance(failure, Over) else failure.reason in _FINAL
 
     async def _tell(self, settled: Settle) -> None:
         """Take the answer that stands to the caller, as far as it hasn't heard it."""

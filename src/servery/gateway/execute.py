@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from servery.gateway.admit import Left
+from servery.gateway.allowances import Paid
+from servery.gateway.holdings import UNBOUND, Bound
+from servery.gateway.quotas import come, leave
 from servery.gateway.receive import Ask
 from servery.gateway.table import Entry, Job, TierEntry
 from servery.gateway.trail import Made, Trail
@@ -16,6 +19,7 @@ from servery.host.clock import Clock
 from servery.routing import next as routing
 from servery.routing.confidence import confidences
 from servery.routing.next import Decision, Facts, Refuse, Rows, Settle, Tried, Try
+from servery.terms.money import busy_price
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.request import Answer, Array, Call, Called, Request, Tensor, by_count
 
@@ -43,7 +47,8 @@ async def execute(
         target = tier.target
         now_ns = clock.steady_ns()
         trail.tries(decision.role, tier, rows, now_ns)
-        if target.inline(rows):
+        unbound = tier.bound is UNBOUND
+        if unbound and target.inline(rows):
             called, left = target.call(fetch, feeds, rows), False
         else:
             caller = request.caller
@@ -52,7 +57,8 @@ async def execute(
                 fetch, feeds, rows, request.deadline_ns, caller.tenant, priority, caller.alone,
                 request.inference.parameters,
             )  # fmt: skip
-            called, left = await _call_elsewhere(decision, tier, call, request.deadline_ns - now_ns, trail, ask)
+            call_it = _call_elsewhere if unbound else _call_within
+            called, left = await call_it(decision, tier, call, clock, trail, ask)
         called, sure = _judge(decision, entry, tier, fetch, rows, called)
         trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left))
         if left:
@@ -80,7 +86,7 @@ def _only(feeds: dict[str, Array], entry: Entry, rows: Rows) -> dict[str, Array]
 
 
 async def _call_elsewhere(
-    decision: Try, tier: TierEntry, call: Call, wait_ns: int, trail: Trail, ask: Ask
+    decision: Try, tier: TierEntry, call: Call, clock: Clock, trail: Trail, ask: Ask
 ) -> tuple[Called, bool]:
     """What a call off the event loop gave, or what to book for giving it up; and whether the caller has left.
 
@@ -96,8 +102,9 @@ async def _call_elsewhere(
     if job.future.done():  # too late for it
         return job.future.result(), False
     gone = asyncio.ensure_future(ask.left())
+    wait_s = max(call.deadline_ns - clock.steady_ns(), 0) / 1e9
     try:
-        await asyncio.wait((job.future, gone), timeout=max(wait_ns / 1e9, 0), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((job.future, gone), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         if job.future.done():
             return job.future.result(), False
         return target.give_up(job), gone.done()
@@ -107,6 +114,41 @@ async def _call_elsewhere(
         raise
     finally:
         gone.cancel()
+
+
+async def _call_within(
+    decision: Try, tier: TierEntry, call: Call, clock: Clock, trail: Trail, ask: Ask
+) -> tuple[Called, bool]:
+    """The same for a model with limits: what is over one of them is another tier's turn."""
+    bound, target, before = tier.bound, tier.target, len(trail.made)
+    try:
+        paid = await _let_in(bound, clock, call.deadline_ns)
+    except Refusal as refusal:
+        trail.over = refusal
+        return Called({}, 0, refusal.reason.word, refusal.message), False
+    called: Called | None = None
+    try:
+        if target.inline(call.rows):
+            called, left = target.call(call.fetch, call.feeds, call.rows), False
+        else:
+            called, left = await _call_elsewhere(decision, tier, call, clock, trail, ask)
+        return called, left
+    finally:
+        leave(bound.quotas)
+        if called is None and len(trail.made) > before:  # it was cancelled, and booked
+            called = trail.made[-1].called
+        if paid is not None:
+            paid.settle(0 if called is None else busy_price(called.busy_ns, target.pico_per_hour))
+
+
+async def _let_in(bound: Bound, clock: Clock, until_ns: int) -> Paid | None:
+    """Count a call of a model on its limits; what is put aside for it. Refusal."""
+    await come(bound.quotas, clock, until_ns)
+    try:
+        return None if bound.allowance is None else await bound.allowance.reserve(0, None, until_ns)
+    except BaseException:
+        leave(bound.quotas)
+        raise
 
 
 def _judge(
@@ -180,6 +222,8 @@ def _join(name: str, entry: Entry, trail: Trail, by_row: Rows) -> Array:
 
 
 def _refusal(reason: Reason, entry: Entry, request: Request, trail: Trail) -> Refusal:
+    if trail.over is not None and trail.over.reason is reason:
+        return trail.over
     where = f"the log has the error under record {request.id.hex()}"
     match reason:
         case Reason.DEADLINE_EXCEEDED:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from servery.gateway.holder import Over
+from servery.gateway.holdings import least
 from servery.gateway.texts import Speaker, TextEntry, TextTier
 from servery.gateway.trail import Trail
-from servery.routing.next import Facts, explored
+from servery.routing.next import Facts, Kind, explored, first_step
 from servery.routing.static import By, Static, pick
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Candidate, Choice
@@ -25,7 +27,7 @@ _UNFIT = {
     "responses": "it doesn't offer /v1/responses",
     "moderations": "it doesn't offer /v1/moderations",
     "context": "the prompt and its answer would be too long for it",
-    "cost": "it would cost more than max_usd_per_inference, or the tenant's usd_per_request",
+    "cost": "it would cost more than max_usd_per_inference, or a usd_per_request",
     "resting": "its endpoints take no calls for now",
     "slow": "it would probably not be done by the deadline",
 }
@@ -33,7 +35,7 @@ _UNFIT = {
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
     """What a choice depends on beside the prompt: `until_ns` is the deadline (steady), `most_pico` what all may cost (0:
-    anything), `draw` and `lot` from 0 to 1.
+    anything), `draw` and `lot` from 0 to 1; `over` is a limit that leaves the tiers that are cheaper than what would be asked.
     """
 
     now_ns: int
@@ -41,6 +43,7 @@ class Moment(msgspec.Struct, frozen=True, gc=False):
     most_pico: int
     draw: float
     lot: float
+    over: Over | None = None
 
 
 def facts_of(prompt: Prompt, entry: TextEntry, trail: Trail, speaker: Speaker, moment: Moment) -> Facts:
@@ -60,6 +63,10 @@ def facts_of(prompt: Prompt, entry: TextEntry, trail: Trail, speaker: Speaker, m
     if unfit:
         closed = _without(unfit, closed, entry, trail, moment)
     facts = Facts(1, moment.until_ns, closed, first, moment.draw, _hedges(prompt, entry))
+    if moment.over is not None:
+        facts, candidates = _cheaper(entry, facts, candidates, moment.over)
+        closed = facts.closed
+        trail.why = f"{trail.why} cheaper".strip()
     if len(candidates) == 1 or len(closed) == len(candidates):
         return facts
     if barred:
@@ -93,7 +100,7 @@ def _candidate(prompt: Prompt, tier: TextTier, entry: TextEntry, moment: Moment)
         unfit = min(missing)
     elif tier.window and forecast.input + prompt.most > tier.window:
         unfit = "context"
-    elif moment.most_pico and pico_usd > moment.most_pico:
+    elif (most_pico := least(moment.most_pico, tier.bound.most_pico)) and pico_usd > most_pico:
         unfit = "cost"
     elif target.rest_ns(moment.now_ns):
         unfit = "resting"
@@ -124,6 +131,32 @@ def _without(
         others = sorted(set(able[0]).intersection(*able[1:]) - {entry.name})[:20] if able else []
         raise Refusal(Reason.NOT_CAPABLE, f"{message}; those can: {', '.join(others)}" if others else message)
     return closed
+
+
+def _cheaper(
+    entry: TextEntry, facts: Facts, candidates: tuple[Candidate, ...], over: Over
+) -> tuple[Facts, tuple[Candidate, ...]]:
+    """What is so where only tiers may be asked that are cheaper than what would have been: than the one that the policy
+    chose, or in a cascade than the dearest; the dearest of them first. Over where there is none.
+    """
+    step = first_step(entry.plan, facts)
+    open_ = [at for at in range(len(candidates)) if at not in facts.closed]
+    if not open_:
+        return facts, candidates
+    if entry.plan.kind is Kind.CASCADE:
+        step = max(open_, key=lambda at: candidates[at].pico_usd)
+    left = [at for at in open_ if step is not None and candidates[at].pico_usd < candidates[step].pico_usd]
+    if not left:
+        raise over
+    told = tuple(
+        msgspec.structs.replace(one, unfit="limit") if at in open_ and at not in left else one
+        for at, one in enumerate(candidates)
+    )
+    closed = frozenset(range(len(candidates))) - frozenset(left)
+    first = max(left, key=lambda at: candidates[at].pico_usd)
+    if entry.plan.kind is Kind.CASCADE:
+        first = left[0]
+    return msgspec.structs.replace(facts, closed=closed, first=first), told
 
 
 def _hedges(prompt: Prompt, entry: TextEntry) -> tuple[int, ...]:

@@ -13,16 +13,19 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from servery.gateway.admit import Left, Turns, book, book_later, check_limits, leave, take_turn
+from servery.gateway.admit import Left, Turns, leave, take_turn
 from servery.gateway.choose import choose
 from servery.gateway.converse import Conversation, Means, find_text
 from servery.gateway.execute import execute
+from servery.gateway.holdings import UNBOUND, least
 from servery.gateway.identify import identify
+from servery.gateway.minutes import Minute
+from servery.gateway.quotas import Quotas, Stay, count, count_later, enter
 from servery.gateway.receive import Ask, TextAsk, receive
 from servery.gateway.record import close, new_record_id, outcome_of
-from servery.gateway.table import Entry, Table, Tenancy
+from servery.gateway.table import Entry, Table
+from servery.gateway.tallies import unrecorded
 from servery.gateway.trail import Slots, Trail
-from servery.gateway.unrecorded import Unrecorded
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
 from servery.terms.reasons import Reason, Refusal
@@ -76,7 +79,7 @@ class Pipeline:
     def __init__(self, table: Table, lines: Lines, clock: Clock, dice: Dice) -> None:
         self.table = table
         self.draining = False
-        self.unrecorded = Unrecorded()
+        self.unrecorded = unrecorded()
         server = table.manifest.server
         self.turns: Turns = Gate(server.concurrency_per_worker, server.queue_per_worker)
         self.lines = lines
@@ -153,16 +156,19 @@ class Pipeline:
         """Rows of tensors."""
         entry = find_entry(table, ask.called, ask.version)
         trail.begin()
-        tenancy = table.tenancies[trail.caller.tenant]
-        booked = check_limits(tenancy, trail.started_ns)
-        tenancy.inside += 1
+        caller = trail.caller
+        bound = table.callers[caller.tenant, caller.key]
+        if entry.bound is not UNBOUND:
+            bound = entry.bound.beside(bound)
+        quotas = bound.quotas
+        waiting = enter(quotas, trail.started_ns) if quotas else None
         try:
-            if not (booked and ask.here and self.turns.enter()):
-                await self._come_in(tenancy, ask, trail, booked, entry.deadline_ns)
+            if waiting is not None or not (ask.here and self.turns.enter()):
+                await self._come_in(quotas, waiting, ask, trail, entry.deadline_ns)
             try:
-                allowance = table.allowance(trail.caller, entry.name)
-                if allowance is not None:
-                    trail.paid = await allowance.reserve(0, None, trail.started_ns + entry.deadline_ns)
+                if bound.allowance is not None:
+                    until_ns = trail.started_ns + entry.deadline_ns
+                    trail.paid = await bound.allowance.reserve(0, None, until_ns)
                 request = receive(ask, entry, trail)
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
@@ -171,27 +177,31 @@ class Pipeline:
             finally:
                 leave(self.turns)
         finally:
-            tenancy.inside -= 1
+            for quota in quotas:
+                quota.inside -= 1
 
     async def _speak(self, table: Table, ask: TextAsk, trail: Trail) -> tuple[None, None]:
         """Text. What is asked for stands in the body, so it is known only under the turn."""
         ask.record_id = trail.id
-        tenancy = table.tenancies[trail.caller.tenant]
-        booked = check_limits(tenancy, trail.started_ns)
-        tenancy.inside += 1
+        caller = trail.caller
+        bound = table.callers[caller.tenant, caller.key]
+        stay = Stay(self.clock)
         try:
-            if not (booked and ask.here and self.turns.enter()):
-                await self._come_in(tenancy, ask, trail, booked, round(DEADLINE_MS * 1e6))
+            if bound.quotas:
+                await stay.come(bound.quotas, trail.started_ns + round(DEADLINE_MS * 1e6))
+            if not (ask.here and self.turns.enter()):
+                await self._come_in((), None, ask, trail, round(DEADLINE_MS * 1e6))
             try:
                 prompt = ask.decode()
                 trail.route = prompt.called
                 entry = find_text(table.texts, prompt.called, prompt.form, prompt.called in table.entries)
                 trail.rows = 1
                 trail.begin()
-                allowed_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
-                until_ns = trail.started_ns + allowed_ns
-                allowance = table.allowance(trail.caller, entry.name)
-                may = Means(until_ns, tenancy.most_pico, allowance)
+                until_ns = trail.started_ns + min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
+                if entry.bound.quotas:
+                    await stay.come(entry.bound.quotas, until_ns)
+                bound = entry.bound.beside(bound)
+                may = Means(until_ns, least(bound.most_pico, entry.max_pico), bound.allowance, stay.over)
                 conversation = Conversation(prompt, entry, trail, self.clock, ask, may)
                 bits = self.dice.bits(4)
                 await conversation.answer(int.from_bytes(bits[:2]) / 65_536, int.from_bytes(bits[2:]) / 65_536)
@@ -199,29 +209,28 @@ class Pipeline:
             finally:
                 leave(self.turns)
         finally:
-            tenancy.inside -= 1
+            stay.leave()
 
     async def _come_in(
-        self, tenancy: Tenancy, ask: Ask | TextAsk, trail: Trail, booked: bool, deadline_ns: int
+        self, quotas: Quotas, waiting: Minute | None, ask: Ask | TextAsk, trail: Trail, deadline_ns: int
     ) -> None:
-        """Book, arrive and get a turn, which the caller must leave. Refusal, Left."""
+        """Be counted, arrive and get a turn, which the caller must leave. Refusal, Left."""
         allowed_ns = min(ask.timeout_ns or deadline_ns, deadline_ns)
-        if not booked:
-            await self._book_later(tenancy, allowed_ns)
+        until_ns = trail.started_ns + allowed_ns
+        if waiting is not None:
+            await count_later(quotas, waiting, self.clock, until_ns)
         if not ask.here:
             await ask.arrive()
         if not self.turns.enter():
-            await take_turn(self.turns, ask, (trail.started_ns + allowed_ns - self.clock.steady_ns()) / 1e9)
+            await take_turn(self.turns, ask, (until_ns - self.clock.steady_ns()) / 1e9)
 
     async def book(self, caller: Caller) -> None:
-        """Book one request, which isn't an inference, on the caller's requests per minute. Refusal."""
-        tenancy = self.table.tenancies[caller.tenant]
-        if tenancy.minute is not None and not book(tenancy.minute, self.clock.steady_ns()):
-            await self._book_later(tenancy, round(DEADLINE_MS * 1e6))
-
-    async def _book_later(self, tenancy: Tenancy, allowed_ns: int) -> None:
-        if tenancy.minute is not None:
-            await book_later(tenancy.minute, self.clock, allowed_ns / 1e9)
+        """Count one request, which isn't an inference, on the caller's requests per minute. Refusal."""
+        quotas = self.table.callers[caller.tenant, caller.key].quotas
+        waiting = count(quotas, self.clock.steady_ns())
+        if waiting is not None:
+            until_ns = self.clock.steady_ns() + round(DEADLINE_MS * 1e6)
+            await count_later(quotas, waiting, self.clock, until_ns)
 
 
 def cut_short() -> Refusal:

@@ -21,6 +21,7 @@ _REFUSALS = {
     Reason.SLEEPING,
     Reason.MODEL_UNAVAILABLE,
     Reason.NO_CONTROLLER,
+    Reason.NO_COUNTER,
     Reason.DRAINING,
     Reason.RECORDS_FULL,
     Reason.NO_CANDIDATE,

@@ -10,16 +10,14 @@ from typing import Protocol
 
 import msgspec
 
-from servery.gateway.allowances import Allowances
-from servery.gateway.budgets import MakeAllowance
-from servery.gateway.minutes import MakeMinute
-from servery.gateway.table import Table, Target, Tenancy, compile_table
+from servery.gateway.holdings import Holdings
+from servery.gateway.table import Table, Target, compile_table
 from servery.gateway.texts import TextTarget
 from servery.gateway.trained import Reads, Trained, read_trained
 from servery.host.service import Service
 from servery.routing.learned_file import BadFile
 from servery.terms.change import Snapshot, Standing, Version
-from servery.terms.limits import Spending
+from servery.terms.limits import Limits
 from servery.terms.manifest import Model, Versions
 from servery.terms.placement import Placement, placement_of, timed
 from servery.terms.reasons import Reason
@@ -80,19 +78,16 @@ class Serving:
         secret: bytes,
         make: Callable[[Model, Version, Standing, Placement], Owned | OwnedText],
         ended: Callable[[Owned | OwnedText], None],
-        make_minute: MakeMinute,
-        make_allowance: MakeAllowance,
+        holdings: Holdings,
         reads: Reads,
     ) -> None:
         self._secret = secret
         self._reads = reads
         self._trained = read_trained(snapshot, Trained(), reads)
-        self._make_minute = make_minute
-        self._allowances = Allowances(make_allowance)
+        self._holdings = holdings
         self._make = make
         self._ended = ended
         self._swapped: Callable[[Table], None] = lambda _: None
-        self._tenancies: dict[str, Tenancy] = {}
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._old: list[Table] = []  # Requests may still be under way by them
@@ -185,8 +180,7 @@ class Serving:
 
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
         targets = {key: one.target for key, one in made.items()}
-        kept = self._tenancies, self._make_minute, self._allowances
-        return compile_table(snapshot, targets, self._secret, *kept, self._trained)
+        return compile_table(snapshot, targets, self._secret, self._holdings, self._trained)
 
     def _retire(self, gone: list[Made]) -> None:
         old = list(self._old)
@@ -227,5 +221,5 @@ def what_a_target_needs(model: Model) -> Model:
         confidence=None,
         prediction=None,
         expose=False,
-        budget=Spending(),
+        limits=Limits(),
     )

@@ -9,22 +9,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from servery.gateway.allowances import Allowances
-from servery.gateway.budgets import Allowance
-from servery.gateway.minutes import MakeMinute, Minute
+from servery.gateway.holdings import UNBOUND, Bound, Holdings
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.gateway.trained import Trained
-from servery.identity.keys import LOCAL_TENANT, Keyring
+from servery.identity.keys import Keyring
 from servery.routing.next import Kind, Plan, Step
 from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.terms.change import Snapshot, Version
-from servery.terms.limits import Limits
 from servery.terms.manifest import Confidence, Manifest, Model
-from servery.terms.money import from_usd
 from servery.terms.placement import speaks
 from servery.terms.reasons import Reason
-from servery.terms.request import Array, Call, Called, Caller
+from servery.terms.request import Array, Call, Called
 from servery.terms.residency import may_flow
 from servery.terms.routes import DEADLINE_MS, Route
 from servery.terms.tensors import Signature, TensorSpec
@@ -57,6 +53,7 @@ class Target(Protocol):
 
 Targets = Mapping[tuple[str, str], Target | TextTarget]  # by Model and number
 TensorTargets = Mapping[tuple[str, str], Target]
+Bounds = Mapping[str, Bound]  # by Model
 
 
 class TierEntry(msgspec.Struct, frozen=True):
@@ -71,6 +68,7 @@ class TierEntry(msgspec.Struct, frozen=True):
     version: str  # as callers see it
     fetch_all: list[str] = []
     priority: int = 0
+    bound: Bound = UNBOUND  # of the model
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -91,6 +89,7 @@ class Entry(msgspec.Struct, frozen=True):
     by_version: dict[str, Entry] = {}  # by number and by label
     static: Static | None = None  # what chooses the first step, where that isn't always the same
     closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
+    bound: Bound = UNBOUND  # of the route
 
     @property
     def unready(self) -> str:
@@ -105,32 +104,6 @@ class Entry(msgspec.Struct, frozen=True):
         refusals = {tier.target.refusal for tier in self.tiers}
         soon = (reason for reason in (Reason.WARMING, Reason.SLEEPING) if reason in refusals)
         return next(soon, Reason.MODEL_UNAVAILABLE)
-
-
-class Tenancy:
-    """What a tenant uses now. Owned by the worker by tenant, so it outlives Tables."""
-
-    __slots__ = ("_make", "_tenant", "at_once", "inside", "minute", "most_pico")
-
-    def __init__(self, tenant: str, limits: Limits, make: MakeMinute) -> None:
-        self._tenant = tenant
-        self._make = make
-        self.minute: Minute | None = None
-        self.inside = 0
-        self.keep(limits)
-
-    def keep(self, limits: Limits) -> None:
-        """Go on by these limits; what was used in the last minute stays counted where there was a limit before."""
-        self.at_once = limits.concurrency_per_worker
-        # What one Request may cost; 0: anything.
-        self.most_pico = 0 if limits.usd_per_request is None else max(from_usd(limits.usd_per_request), 1)
-        most = limits.requests_per_minute
-        if most is None:
-            self.minute = None
-        elif self.minute is None:
-            self.minute = self._make(self._tenant, most)
-        else:
-            self.minute.limit = most
 
 
 class Use:
@@ -164,20 +137,12 @@ class Table(msgspec.Struct, frozen=True):
     keyring: Keyring
     entries: dict[str, Entry]
     texts: dict[str, TextEntry]
-    tenancies: dict[str, Tenancy]
-    callers: dict[tuple[str, str], Allowance]
-    routes: dict[str, Allowance]
+    callers: dict[tuple[str, str], Bound]  # by tenant and key
     targets: tuple[Target | TextTarget, ...]
     quick_paths: dict[
         bytes, tuple[str, str] | Form
     ]  # raw path → name and version, or form, where no more is to be parsed
     use: Use
-
-    def allowance(self, caller: Caller, route: str) -> Allowance | None:
-        """What this caller may spend on this route; None: anything."""
-        of_route = self.routes.get(route)
-        of_caller = self.callers.get((caller.tenant, caller.key))
-        return of_caller if of_route is None else of_route.beside(of_caller)
 
     def unready(self) -> list[str]:
         """Why this worker can't keep its promises now; empty when every Route has an answer.
@@ -197,42 +162,31 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def compile_table(
-    snapshot: Snapshot,
-    targets: Targets,
-    secret: bytes,
-    tenancies: dict[str, Tenancy],
-    make_minute: MakeMinute,
-    allowances: Allowances,
-    trained: Trained,
+    snapshot: Snapshot, targets: Targets, secret: bytes, holdings: Holdings, trained: Trained
 ) -> Table:
-    """The Table of a Snapshot over the worker's Targets and `tenancies`, which it adds to and brings up to date."""
+    """The Table of a Snapshot over the worker's Targets and `holdings`, which it brings up to date."""
     manifest = snapshot.manifest
     models = manifest.models
     for_tensors = {key: cast(Target, target) for key, target in targets.items() if not speaks(models[key[0]])}
     for_text = {key[0]: cast(TextTarget, target) for key, target in targets.items() if speaks(models[key[0]])}
+    bounds = {name: holdings.of_model(name, model.limits) for name, model in models.items()}
     entries = {
-        name: _route_entry(name, route, snapshot, for_tensors)
+        name: msgspec.structs.replace(
+            _route_entry(name, route, snapshot, for_tensors, bounds), bound=holdings.of_route(name, route.limits)
+        )
         for name, route in manifest.routes.items()
         if not speaks(models[route.tiers[0].model])
     }
     for name, model in models.items():
         if not speaks(model) and (model.expose or not manifest.tenants):
-            entries[name] = _model_entry(name, model, snapshot, for_tensors)
-    limits = {name: tenant.limits for name, tenant in manifest.tenants.items()} or {LOCAL_TENANT: Limits()}
-    for tenant, limit in limits.items():
-        if tenant in tenancies:
-            tenancies[tenant].keep(limit)
-        else:
-            tenancies[tenant] = Tenancy(tenant, limit, make_minute)
+            entries[name] = _model_entry(name, model, snapshot, for_tensors, bounds)
     return Table(
         snapshot.epoch,
         manifest,
         Keyring(manifest.tenants, secret, manifest.subscriptions),
         entries,
-        text_entries(snapshot, for_text, trained, allowances.of_model),
-        {tenant: tenancies[tenant] for tenant in limits},
-        allowances.of_callers(manifest),
-        allowances.of_routes(manifest),
+        text_entries(snapshot, for_text, trained, bounds, holdings.of_route),
+        holdings.of_callers(manifest),
         tuple(targets.values()),
         {**dict(_infer_paths(entries)), **({f"/v1/{form.value}".encode(): form for form in Form} if for_text else {})},
         Use(),
@@ -248,7 +202,7 @@ def _infer_paths(entries: Mapping[str, Entry]) -> Iterator[tuple[bytes, tuple[st
                 yield f"{path}/versions/{quote(version, safe='')}/infer".encode(), (name, version)
 
 
-def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: TensorTargets) -> Entry:
+def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: TensorTargets, bounds: Bounds) -> Entry:
     manifest = snapshot.manifest
     kind = Kind(route.policy.kind)
     cascade = kind is Kind.CASCADE
@@ -257,7 +211,7 @@ def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: TensorTar
         version = snapshot.models[tier.model].named(tier.version)
         assert version is not None, "validate has seen to it"
         target = targets[tier.model, version.number]
-        entry = _tier_entry(tier.name, manifest.models[tier.model], target, cascade)
+        entry = _tier_entry(tier.name, manifest.models[tier.model], target, cascade, bounds)
         tiers.append(msgspec.structs.replace(entry, priority=tier.priority))
     steps = tuple(
         Step(tier.name, tier.accept.confidence if tier.accept else None, _region(manifest, tier.model))
@@ -272,22 +226,21 @@ def _route_entry(name: str, route: Route, snapshot: Snapshot, targets: TensorTar
     return msgspec.structs.replace(entry, static=compile_static(route.policy, at))
 
 
-def _model_entry(name: str, model: Model, snapshot: Snapshot, targets: TensorTargets) -> Entry:
+def _model_entry(name: str, model: Model, snapshot: Snapshot, targets: TensorTargets, bounds: Bounds) -> Entry:
     """The Entry of the latest Version, which holds those of all the others."""
     served = snapshot.models[name]
     numbers = tuple(version.number for version in served.versions)
-    direct = {
-        number: _version_entry(name, model, snapshot.manifest, targets[name, number], numbers) for number in numbers
-    }
+    made = {number: _tier_entry("direct", model, targets[name, number], False, bounds) for number in numbers}
+    direct = {number: _version_entry(name, snapshot.manifest, tier, numbers) for number, tier in made.items()}
     by_version = direct | {label: direct[number] for label, number in served.labels.items()}
     return msgspec.structs.replace(direct[served.latest.number], by_version=by_version)
 
 
-def _version_entry(name: str, model: Model, manifest: Manifest, target: Target, numbers: tuple[str, ...]) -> Entry:
-    tiers = (_tier_entry("direct", model, target, judged=False),)
+def _version_entry(name: str, manifest: Manifest, tier: TierEntry, numbers: tuple[str, ...]) -> Entry:
     plan = Plan(Kind.FIXED, (Step("direct", None, _region(manifest, name)),))
-    entry = _entry(name, plan, tiers, common([target.version.signature]), DEADLINE_MS, manifest)
-    return msgspec.structs.replace(entry, version=target.version.number, versions=numbers)
+    version = tier.target.version
+    entry = _entry(name, plan, (tier,), common([version.signature]), DEADLINE_MS, manifest)
+    return msgspec.structs.replace(entry, version=version.number, versions=numbers)
 
 
 def _entry(
@@ -318,13 +271,16 @@ def _entry(
     )
 
 
-def _tier_entry(name: str, model: Model, target: Target, judged: bool) -> TierEntry:
+def _tier_entry(name: str, model: Model, target: Target, judged: bool, bounds: Bounds) -> TierEntry:
     confidence = model.confidence if judged else None
     prediction = model.prediction.output if model.prediction else ""
     needs: list[str] = [confidence.output] if confidence else []
     if prediction and prediction not in needs:
         needs.append(prediction)
-    return TierEntry(name, target, confidence, prediction, tuple(needs), target.version.model, target.version.name)
+    version = target.version
+    return TierEntry(
+        name, target, confidence, prediction, tuple(needs), version.model, version.name, bound=bounds[version.model]
+    )
 
 
 def _region(manifest: Manifest, model: str) -> str:

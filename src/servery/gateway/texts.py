@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from servery.gateway.budgets import Allowance
+from servery.gateway.holdings import UNBOUND, Bound
 from servery.gateway.trained import Trained
 from servery.quota.extra import Extra
 from servery.routing.checks import Check, check_of
@@ -17,7 +17,7 @@ from servery.routing.static import Static
 from servery.routing.static import compiled as compile_static
 from servery.routing.verifier import check_by
 from servery.terms.change import Snapshot, Version
-from servery.terms.limits import Spending
+from servery.terms.limits import Limits
 from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import NEEDS, lacking, speaks
 from servery.terms.reasons import Reason
@@ -110,7 +110,7 @@ class TextTier(msgspec.Struct, frozen=True):
     told: bytes = b""
     check: Check | None = None
     prediction: str = ""  # kept of tensors only
-    allowance: Allowance | None = None  # of the model
+    bound: Bound = UNBOUND  # of the model
 
 
 class Hedge(msgspec.Struct, frozen=True):
@@ -147,6 +147,7 @@ class TextEntry(msgspec.Struct, frozen=True):
     explore: float = 0.0  # the share of Requests whose first step is drawn
     hold_tokens: int = 0  # of a stream that are held back before it begins
     promised: float = 0.95  # the share of answers that are meant to be there by the deadline
+    bound: Bound = UNBOUND  # of the route
 
     @property
     def window(self) -> int:
@@ -203,9 +204,10 @@ def text_entries(
     snapshot: Snapshot,
     targets: TextTargets,
     trained: Trained,
-    of_model: Callable[[str, Spending], Allowance | None],
+    bounds: Mapping[str, Bound],
+    of_route: Callable[[str, Limits], Bound],
 ) -> dict[str, TextEntry]:
-    """Every name that answers in text. `of_model` has the budgets of models."""
+    """Every name that answers in text. `bounds` are those of models."""
     manifest = snapshot.manifest
     entries = {
         name: _route(name, route, snapshot, targets, trained)
@@ -226,10 +228,8 @@ def text_entries(
         name: replace(
             entry,
             capable=capable,
-            tiers=tuple(
-                replace(tier, allowance=of_model(tier.model, manifest.models[tier.model].budget))
-                for tier in entry.tiers
-            ),
+            tiers=tuple(replace(tier, bound=bounds[tier.model]) for tier in entry.tiers),
+            bound=of_route(name, manifest.routes[name].limits) if name in manifest.routes else UNBOUND,
         )
         for name, entry in entries.items()
     }

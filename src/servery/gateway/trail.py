@@ -6,10 +6,11 @@ from typing import Protocol
 
 import msgspec
 
-from servery.gateway.budgets import Paid
+from servery.gateway.allowances import Paid
 from servery.gateway.table import TierEntry
 from servery.gateway.texts import TextTier
 from servery.routing.next import Rows, Settle
+from servery.terms.reasons import Refusal
 from servery.terms.record import Choice, Role
 from servery.terms.request import Called, Caller
 
@@ -61,6 +62,7 @@ class Trail:
         "choice",
         "id",
         "made",
+        "over",
         "paid",
         "request_id",
         "route",
@@ -88,6 +90,7 @@ class Trail:
         self.choice: Choice | None = None
         self.made: list[Made] = []
         self.settled: Settle | None = None
+        self.over: Refusal | None = None  # the last limit of a model that refused a call of it
         self.paid: Paid | None = None  # what of its budgets is settled with the Record
 
     def begin(self) -> None:

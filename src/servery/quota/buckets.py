@@ -29,6 +29,13 @@ class SlidingMinute:
         oldest = next(age for age in range(SECONDS - 1, -1, -1) if self._counts[(now - age) % SECONDS])
         return max(SECONDS - oldest - (now_ns % _NS) / _NS, 0.001)
 
+    def give_back(self, at_ns: int) -> None:
+        """A request that was let pass at this moment isn't made after all."""
+        second = at_ns // _NS
+        if self._now - SECONDS < second <= self._now and self._counts[second % SECONDS]:
+            self._counts[second % SECONDS] -= 1
+            self._total -= 1
+
     def _advance(self, now: int) -> None:
         passed = now - self._now
         if passed < 0:

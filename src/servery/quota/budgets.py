@@ -34,9 +34,10 @@ class Span(enum.Enum):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """One such time; it ends at `ends_ns` (wall)."""
+    """One such time, from and up to a moment of the calendar (wall ns)."""
 
     name: str
+    begins_ns: int
     ends_ns: int
 
 
@@ -49,7 +50,10 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a worker says: spent since its last report, still held, and wanted at least (0: nothing)."""
+    """What a worker says of an account: all that it has spent so far, what it still holds, and wants at least (0: nothing).
+
+    As `spent` only grows, a report that comes twice is booked once, and an account that was lost is told again.
+    """
 
     worker: str
     spent: int
@@ -58,20 +62,18 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """What may be spent more; `left` is what nobody has spent or holds."""
+    """What may be spent more; `left` is what nobody had spent or held before."""
 
     amount: int
     left: int
 
 
 class Ledger(Protocol):
-    """The account of each name, shared by all workers."""
+    """The account of each name, shared by all workers. `now_ns` is of the clock that all of them go by."""
 
     def renew(self, account: Account, report: Report, workers: int, now_ns: int) -> Granted:
         """Book a report and grant a slice, at once or not at all. OSError when the account can't be reached."""
         ...
-
-    def close(self) -> None: ...
 
 
 def window_of(span: Span, wall_ns: int) -> Window:
@@ -86,13 +88,18 @@ def window_of(span: Span, wall_ns: int) -> Window:
     else:
         begin = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         end, name = (begin + timedelta(days=32)).replace(day=1), f"{begin:%Y-%m}"
-    return Window(name, int(end.timestamp()) * NS)
+    return Window(name, int(begin.timestamp()) * NS, int(end.timestamp()) * NS)
+
+
+def lent(limit: int, workers: int) -> int:
+    """What may lie unspent with one of `workers`, of this limit."""
+    return int(limit * _LENT) // workers
 
 
 def grant(limit: int, spent: int, held: int, need: int, workers: int) -> Granted:
     """A slice for one of `workers`; `held` is what all of them hold. What doesn't cover `need` isn't lent."""
     left = limit - spent - held
-    slice_ = min(left // (2 * workers), int(limit * _LENT) // workers)
+    slice_ = min(left // (2 * workers), lent(limit, workers))
     if need <= 0 or left < need:
         return Granted(0, left)
     return Granted(max(slice_, need), left)
@@ -101,16 +108,18 @@ def grant(limit: int, spent: int, held: int, need: int, workers: int) -> Granted
 class Purse:
     """One worker's slice of one account. Owned by one event loop."""
 
-    __slots__ = ("_left", "_need", "_refused_ns", "_reserved", "_spent")
+    __slots__ = ("_alone", "_known", "_left", "_need", "_refused_ns", "_reserved", "_spent", "_told")
 
     def __init__(self) -> None:
-        self._left = self._reserved = self._spent = 0
+        self._left = self._reserved = self._spent = self._told = 0
         self._need = self._refused_ns = 0
+        self._known: int | None = None  # what nobody had spent or held when the account was last reached
+        self._alone = False
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to report and nothing held."""
-        return not (self._spent or self._reserved or self._left > 0)
+        return self._spent == self._told and not self._reserved and self._left <= 0
 
     def reserve(self, amount: int) -> bool:
         """Put `amount` aside for a call. With 0, whether anything is left."""
@@ -137,19 +146,28 @@ class Purse:
 
     def report(self, worker: str, need: int) -> Report:
         """What the account is to hear; without `need` all that isn't put aside goes back."""
-        spent, self._spent = self._spent, 0
-        if not need:
+        if not need and not self._alone:
             self._left = min(self._left, 0)
-        wanted = max(need - max(self._left, 0), 1) if need else 0
-        return Report(worker, spent, max(self._left, 0) + self._reserved, wanted)
+        # What was never granted isn't held.
+        left = 0 if self._alone else max(self._left, 0)
+        return Report(worker, self._spent, left + self._reserved, max(need - left, 1) if need else 0)
 
-    def begin(self, granted: Granted, need: int, now_ns: int) -> None:
-        """Spend what was granted, or refuse by it for a moment."""
+    def begin(self, granted: Granted, report: Report, need: int, now_ns: int) -> None:
+        """The account has heard `report`: spend what was granted, or refuse by it for a moment."""
         # What was overspent is in the account by now.
-        self._left = max(self._left, 0) + granted.amount
+        self._left = granted.amount + (0 if self._alone else max(self._left, 0))
+        self._alone = False
+        self._told = report.spent
+        self._known = granted.left - granted.amount
         if need and not granted.amount:
             self._need, self._refused_ns = need, now_ns + _REFUSED_NS
 
-    def again(self, report: Report) -> None:
-        """The account was not reached: tell it the next time."""
-        self._spent += report.spent
+    def alone(self, limit: int, workers: int) -> None:
+        """While the account can't be reached, spend no more than one worker's share of what was left when it last was."""
+        if not self._alone:
+            self._alone = True
+            self._left += max(limit if self._known is None else self._known, 0) // workers
+
+    def forget(self) -> None:
+        """The account was lost: it is to hear of all again."""
+        self._told = 0

@@ -7,15 +7,16 @@ from pathlib import Path
 from servery.quota.buckets import SECONDS
 from servery.quota.leases import NS, Changes, Grant, grant
 from servery.quota.shared_file import SharedFile
+from servery.quota.sharing import Seen
 
 _BUSY_MS = 500
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS booked (tenant TEXT NOT NULL, second INTEGER NOT NULL, count INTEGER NOT NULL,"
-    " PRIMARY KEY (tenant, second)) WITHOUT ROWID, STRICT"
+    "CREATE TABLE IF NOT EXISTS booked (name TEXT NOT NULL, second INTEGER NOT NULL, count INTEGER NOT NULL,"
+    " PRIMARY KEY (name, second)) WITHOUT ROWID, STRICT"
 )
 _ADD = (
-    "INSERT INTO booked (tenant, second, count) VALUES (?1, ?2, max(?3, 0))"
-    " ON CONFLICT (tenant, second) DO UPDATE SET count = max(count + ?3, 0)"
+    "INSERT INTO booked (name, second, count) VALUES (?1, ?2, max(?3, 0))"
+    " ON CONFLICT (name, second) DO UPDATE SET count = max(count + ?3, 0)"
 )
 
 
@@ -25,18 +26,22 @@ class MemoryCounter:
     def __init__(self) -> None:
         self._booked: dict[str, Changes] = {}
 
-    def take(self, tenant: str, limit: int, workers: int, changes: Changes, now_ns: int, wanted: bool) -> Grant:
+    def take(self, name: str, limit: int, workers: int, changes: Changes, now_ns: int, wanted: bool) -> Grant:
         """As of Counter; never fails."""
         oldest = now_ns // NS - SECONDS + 1
-        booked = {second: count for second, count in self._booked.get(tenant, {}).items() if second >= oldest}
+        booked = {second: count for second, count in self._booked.get(name, {}).items() if second >= oldest}
         for second, count in changes.items():
             if second >= oldest:
                 booked[second] = max(booked.get(second, 0) + count, 0)
         given = grant(booked, limit, workers, now_ns) if wanted else Grant(0)
         if given.count:
             booked[given.until] = booked.get(given.until, 0) + given.count
-        self._booked[tenant] = booked
+        self._booked[name] = booked
         return given
+
+    def look(self) -> Seen:
+        """As of Store."""
+        return Seen()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -48,21 +53,21 @@ class SqliteCounter:
     """
 
     def __init__(self, path: Path) -> None:
-        what = "the counter of limits"
+        what = "the file of limits"
         self._file = SharedFile(path, (_SCHEMA,), what=what, busy_ms=_BUSY_MS, synchronous="OFF")
-        self.close = self._file.close
+        self.look, self.close = self._file.look, self._file.close
 
-    def take(self, tenant: str, limit: int, workers: int, changes: Changes, now_ns: int, wanted: bool) -> Grant:
+    def take(self, name: str, limit: int, workers: int, changes: Changes, now_ns: int, wanted: bool) -> Grant:
         """As of Counter. OSError when the file can't be read or written; the next call opens it again."""
         oldest = now_ns // NS - SECONDS + 1
         with self._file.change() as connection:
-            connection.execute("DELETE FROM booked WHERE tenant = ? AND second < ?", (tenant, oldest))
-            added = [(tenant, second, count) for second, count in changes.items() if second >= oldest and count]
+            connection.execute("DELETE FROM booked WHERE name = ? AND second < ?", (name, oldest))
+            added = [(name, second, count) for second, count in changes.items() if second >= oldest and count]
             connection.executemany(_ADD, added)
             given = Grant(0)
             if wanted:
-                rows = connection.execute("SELECT second, count FROM booked WHERE tenant = ?", (tenant,)).fetchall()
+                rows = connection.execute("SELECT second, count FROM booked WHERE name = ?", (name,)).fetchall()
                 given = grant(dict(rows), limit, workers, now_ns)
                 if given.count:
-                    connection.execute(_ADD, (tenant, given.until, given.count))
+                    connection.execute(_ADD, (name, given.until, given.count))
         return given

@@ -34,13 +34,16 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class Counter(Protocol):
-    """The window of each tenant, shared by all workers."""
+    """The window of each name, shared by all workers. `now_ns` is of the clock that all of them go by."""
 
-    def take(self, tenant: str, limit: int, workers: int, changes: Changes, now_ns: int, wanted: bool) -> Grant:
+    def take(self, name: str, limit: int, workers: int, changes: Changes, now_ns: int, wanted: bool) -> Grant:
         """Book `changes` and, if `wanted`, a slice; at once or not at all. OSError when the window can't be reached."""
         ...
 
-    def close(self) -> None: ...
+
+def lent(limit: int, workers: int) -> int:
+    """What may lie unspent with one of `workers`, of this limit."""
+    return int(limit * _LENT) // workers
 
 
 def grant(booked: Mapping[int, int], limit: int, workers: int, now_ns: int) -> Grant:
@@ -53,12 +56,12 @@ def grant(booked: Mapping[int, int], limit: int, workers: int, now_ns: int) -> G
             (second for second, count in booked.items() if now - SECONDS < second < now and count > 0), default=now
         )
         return Grant(0, 0, max(oldest + SECONDS - now_ns / NS, 0.001))
-    share = min(left // (2 * workers), int(limit * _LENT) // workers)
+    share = min(left // (2 * workers), lent(limit, workers))
     return Grant(min(max(share, 1), left), now + LIFE_S - 1)
 
 
 class Lease:
-    """One worker's part of one tenant's minute."""
+    """One worker's part of one minute."""
 
     __slots__ = ("_granted", "_left", "_refused_ns", "_spent", "_until", "_wait_ns")
 
@@ -82,16 +85,22 @@ class Lease:
         now = now_ns // NS
         if self._left and now <= self._until:
             self._left -= 1
-            self.note(now_ns)
+            self.note(now_ns, 1)
             return 0.0
         if now_ns < self._refused_ns:
             return max((self._wait_ns - now_ns) / NS, 0.001)
         return None
 
-    def note(self, now_ns: int) -> None:
-        """A request passed that no slice was there for: the counter will hear of it."""
-        now = now_ns // NS
-        self._spent[now] = self._spent.get(now, 0) + 1
+    def note(self, at_ns: int, count: int) -> None:
+        """So many requests passed at this moment: the counter will hear of it."""
+        at = at_ns // NS
+        self._spent[at] = self._spent.get(at, 0) + count
+
+    def give_back(self, at_ns: int) -> None:
+        """A request that passed at this moment isn't made after all."""
+        self.note(at_ns, -1)
+        if self._left < self._granted and at_ns // NS <= self._until:
+            self._left += 1
 
     def end(self) -> Changes:
         """End the slice; what the counter is to book for it."""

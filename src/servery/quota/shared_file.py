@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from servery.quota.sharing import Seen
+
 
 class SharedFile:
     """The file, opened as it is first used, and made where it is missing. `what` is it for those who read an error."""
@@ -34,6 +36,11 @@ class SharedFile:
         except sqlite3.Error as error:
             self.close()
             raise OSError(f"{self._what} can't be used: {error}") from None
+
+    def look(self) -> Seen:
+        """As of Store: whether it can be written."""
+        with self.change():
+            return Seen()
 
     def close(self) -> None:
         """Let the file go; calling it again is fine."""

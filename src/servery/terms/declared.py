@@ -23,3 +23,12 @@ Count = Annotated[int, Meta(ge=1)]
 
 class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A part of a Manifest: immutable, and an unknown key is an error."""
+
+
+class Credentials(Declared, frozen=True):
+    """Where a secret is found. It is never written here, and never kept."""
+
+    env: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="the environment variable that holds it"),
+    ]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from servery.terms.declared import Count, Declared, Name, Positive
-from servery.terms.limits import Limits, Spending
+from servery.terms.declared import Count, Credentials, Declared, Name, Positive
+from servery.terms.limits import Counters, Limits
 from servery.terms.money import from_usd
 from servery.terms.routes import Route
 from servery.terms.server import Records, Server
@@ -51,15 +51,6 @@ class Price(Declared, frozen=True):
         cached, cache_write = (read if usd is None else usd for usd in kinds)
         reasoning = written if self.usd_per_1m_reasoning is None else self.usd_per_1m_reasoning
         return TokenPrice(*(from_usd((usd or 0) / 1e6) for usd in (read, written, cached, cache_write, reasoning)))
-
-
-class Credentials(Declared, frozen=True):
-    """Where the secret of an endpoint is found. It is never written here, and never kept."""
-
-    env: Annotated[
-        str,
-        Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="the environment variable that holds it"),
-    ]
 
 
 class Endpoint(Declared, frozen=True):
@@ -280,9 +271,9 @@ class Model(Declared, frozen=True):
             description="`openai`, `anthropic`: a field of a prompt in the other API that can't be kept is left out, instead of refused"
         ),
     ] = False
-    budget: Annotated[
-        Spending, Meta(description="language models: what may be spent on it by all routes; then others are asked")
-    ] = Spending()
+    limits: Annotated[
+        Limits, Meta(description="what all routes together may use of it; where it is over one, other tiers are asked")
+    ] = Limits()
     first_token_ms: (
         Annotated[
             Positive, Meta(description="`openai`, `anthropic`: a stream that has said nothing by then has failed")
@@ -303,9 +294,7 @@ class Key(Declared, frozen=True):
         Literal["caller", "operator"],
         Meta(description="`caller`: may ask; `operator`: may also load and unload models"),
     ] = "caller"
-    budget: Annotated[Spending, Meta(description="what may be spent by this key, within what its tenant may")] = (
-        Spending()
-    )
+    limits: Annotated[Limits, Meta(description="what this key may use, within what its tenant may")] = Limits()
 
 
 class Subscription(Declared, frozen=True):
@@ -338,6 +327,7 @@ class Manifest(Declared, frozen=True):
     tenants: dict[Name, Tenant] = {}
     server: Server = Server()
     records: Records = Records()
+    counters: Counters = Counters()
     region: Annotated[Name, Meta(description="where this Servery runs and keeps its Records")] = "local"
     subscriptions: Annotated[
         dict[Name, Subscription], Meta(description="what tenants name as `subscription`; the priority of others is 0")

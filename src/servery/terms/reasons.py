@@ -57,13 +57,13 @@ class Reason(enum.Enum):
         "rate_limited",
         Fault.CALLER,
         Again.LATER,
-        "The tenant has used its own requests_per_minute or concurrency.",
+        "The limits of the tenant, the key, the route or the model are reached: requests_per_minute or concurrency_per_worker.",
     )
     BUDGET_SPENT = (
         "budget_spent",
         Fault.CALLER,
         Again.LATER,
-        "A budget of the tenant, in dollars or tokens, doesn't hold what the call may cost.",
+        "A budget of the tenant, the key, the route or the model, in dollars or tokens, doesn't hold what the call may cost.",
     )
     NO_ROOM = ("no_room", Fault.PLATFORM, Again.LATER, "The worker, or the model's queue, is full.")
     WARMING = ("warming", Fault.PLATFORM, Again.LATER, "The model is loading or warming up.")
@@ -85,6 +85,12 @@ class Reason(enum.Enum):
         Fault.PLATFORM,
         Again.LATER,
         "The controller, which alone changes what is served, does not answer.",
+    )
+    NO_COUNTER = (
+        "no_counter",
+        Fault.PLATFORM,
+        Again.LATER,
+        "The counters of limits and budgets can't be reached, and counters.on_unavailable is refuse.",
     )
     CHANGE_REFUSED = (
         "change_refused",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from servery.terms.declared import Declared, Fraction, Name, Positive
-from servery.terms.limits import Spending
+from servery.terms.limits import Limits
 
 DEADLINE_MS = 30_000.0
 
@@ -170,4 +170,4 @@ class Route(Declared, frozen=True):
         float, Meta(gt=0, le=86_400_000, description="a limit, enforced; a caller may ask for less, not for more")
     ] = DEADLINE_MS
     ceiling: Ceiling | None = None
-    budget: Annotated[Spending, Meta(description="what may be spent by this route, for all tenants")] = Spending()
+    limits: Annotated[Limits, Meta(description="what may be used of this route, by all tenants")] = Limits()
