@@ -53,17 +53,23 @@ class OwnRedis:
     def command(self, *words: str) -> bytes:
         """What it answers to one command, as it is on the wire."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as line:
-            parts = [f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]
-            line.sendall("".join(parts).encode())
-            return line.recv(65536)
+            if "--requirepass" in self._options:
+                _say(line, "AUTH", self._options[-1])
+            return _say(line, *words)
 
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self._log.read_text()
         try:
-            return self.command("PING").startswith((b"+PONG", b"-NOAUTH"))
+            return self.command("PING").startswith(b"+PONG")
         except OSError:
             return False
+
+
+def _say(line: socket.socket, *words: str) -> bytes:
+    parts = [f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]
+    line.sendall("".join(parts).encode())
+    return line.recv(65536)
 
 
 def connected(url: str, prefix: str = "servery", password: str = "", worker: str = "w") -> RedisServer:

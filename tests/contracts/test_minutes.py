@@ -77,8 +77,7 @@ def test_without_the_counter_all_is_refused_where_that_is_declared() -> None:
         assert await ask(minute, 10**15)
         counter.there = False
         with pytest.raises(Refusal) as told:
-            for _ in range(5):
-                await ask(minute, 10**15)
+            await asyncio.gather(*[ask(minute, 10**15) for _ in range(5)])
         assert told.value.reason is Reason.NO_COUNTER
         counter.there = True
         await found(reach)

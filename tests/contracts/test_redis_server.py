@@ -82,7 +82,7 @@ def test_one_that_never_answers_holds_nobody_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = connected(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         before = time.monotonic()
-        with pytest.raises(OSError, match="[Tt]imeout"):
+        with pytest.raises(OSError, match=r"[Tt]imeout"):
             server.look()
         assert time.monotonic() - before < 2 * LIMIT_S + 2
 

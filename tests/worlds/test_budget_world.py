@@ -51,6 +51,8 @@ class World:
         self.away_until = 0
         self.spent = self.overspent = self.deaths = self.alone = 0
         self.refused_at: int | None = None
+        # Callers may be spread evenly, or nearly all with one worker: then the others hold what they don't spend.
+        self.favours = self.draw.choice((0.0, 0.9))
 
     def renew(self, worker: int, need: int) -> bool:
         """Whether the worker has heard from the account."""
@@ -114,7 +116,7 @@ class World:
             if self.now - self.renewed[worker] > RENEW_NS:
                 self.renew(worker, 0)
         for _ in range(self.draw.choice((0, 1, 5, 40))):
-            self.call(self.draw.randrange(WORKERS))
+            self.call(0 if self.draw.random() < self.favours else self.draw.randrange(WORKERS))
         for _ in range(self.draw.choice((0, 3, 30))):
             self.end()
         if self.draw.random() < dying:

@@ -156,7 +156,7 @@ def _cheaper(
     first = max(left, key=lambda at: candidates[at].pico_usd)
     if entry.plan.kind is Kind.CASCADE:
         first = left[0]
-    return msgspec.structs.replace(facts, closed=closed, first=first), told
+    return msgspec.structs.replace(facts, closed=closed, first=first, denied=over.reason), told
 
 
 def _hedges(prompt: Prompt, entry: TextEntry) -> tuple[int, ...]:

@@ -51,7 +51,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     forbids; times are steady ns.
 
     `first` is the step that a `static` policy, or a prompt's score, chose for it. `draw`, from 0 to 1, spreads retries;
-    `hedge_ns` is by step how long to wait before it is asked a second time beside the first (0, or none: never).
+    `hedge_ns` is by step how long to wait before it is asked a second time beside the first (0, or none: never). `denied` is why
+    steps are closed that the policy would have asked, where that is to be told with an answer that is less sure.
     """
 
     rows: int
@@ -60,6 +61,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     first: int = 0
     draw: float = 0.0
     hedge_ns: tuple[int, ...] = ()
+    denied: Reason | None = None
 
 
 class Tried(msgspec.Struct, frozen=True, gc=False):
@@ -258,7 +260,7 @@ def _settle(tried: Sequence[Tried], facts: Facts, wanting: bool, late: bool) -> 
             for row in range(facts.rows) if attempt.rows is None else attempt.rows:
                 by_row[row] = index
     failures = [attempt.failure for attempt in tried if attempt.failure is not None]
-    failure = Reason.DEADLINE_EXCEEDED if late else failures[-1] if failures else None
+    failure = Reason.DEADLINE_EXCEEDED if late else failures[-1] if failures else facts.denied
     if -1 in by_row or len(failures) == len(tried):
         return Refuse(failure or Reason.MODEL_FAILED)
     return Settle(tuple(by_row), failure if wanting else None)
