@@ -64,3 +64,18 @@ def test_a_clock_that_goes_back_never_opens_it(limit: int, times: list[int]) -> 
     later = latest + MINUTE * S
     assert [minute.take(later) for _ in range(limit)] == [0.0] * limit
     assert minute.take(later) > 0.0
+
+
+@given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 20 * S), st.booleans()), max_size=60))
+def test_what_is_given_back_was_never_there(limit: int, steps: list[tuple[int, bool]]) -> None:
+    minute, model, now = SlidingMinute(limit), SlidingMinute(limit), 10**15
+    for step, stays in steps:
+        now += step
+        if minute.take(now) == 0.0 and not stays:
+            minute.give_back(now)
+        elif stays:
+            model.take(now)
+        assert minute._counts == model._counts or minute._now != model._now
+    assert (minute.take(now) == 0.0) == (model.take(now) == 0.0)
+    minute.give_back(now - 61 * S)  # nothing of it is left
+    assert minute._total <= limit

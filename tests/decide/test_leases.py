@@ -115,6 +115,24 @@ def test_a_counter_that_was_not_reached_is_told_the_next_time() -> None:
     assert lease.take(machine.now) is None
 
 
+def test_what_is_given_back_is_there_for_another() -> None:
+    machine = Machine(20, 2)
+    assert machine.ask(0) == 0.0
+    machine.leases[0].give_back(machine.now)
+    machine.passed.clear()
+    assert [machine.ask(0) for _ in range(20)] == [0.0] * 20
+    assert machine.ask(1) > 0
+    # Also when its slice has ended meanwhile.
+    at = machine.now
+    machine.move(3 * NS)
+    machine.leases[0].give_back(at)
+    machine.passed[at // NS] -= 1
+    machine.renew(0, wanted=False)
+    machine.move(NS)
+    assert [machine.ask(1), machine.ask(1) > 0] == [0.0, True]
+    machine.check()
+
+
 def test_what_was_refused_is_looked_up_again_soon() -> None:
     lease = Lease()
     lease.begin(Grant(0, 0, 40.0), 10**15)

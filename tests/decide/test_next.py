@@ -29,6 +29,22 @@ Table = list[tuple[str, Plan, list[Tried], Facts, int, Decision]]
 DECISIONS: Table = [
     ("the first step comes first", CASCADE, [], TWO, 0, Try(0, None, Role.SERVE)),
     ("a closed step is left out", CASCADE, [], Facts(2, 100, frozenset({0})), 0, Try(1, None, Role.SERVE)),
+    (
+        "why better steps are closed is told with an unsure answer",
+        CASCADE,
+        [Tried(0, None, None, [0.95, 0.1])],
+        Facts(2, 100, frozenset({1, 2}), denied=Reason.RATE_LIMITED),
+        0,
+        Settle((0, 0), Reason.RATE_LIMITED),
+    ),
+    (
+        "and not with a sure one",
+        CASCADE,
+        [Tried(0, None, None, [0.95, 0.9])],
+        Facts(2, 100, frozenset({1, 2}), denied=Reason.RATE_LIMITED),
+        0,
+        Settle(),
+    ),
     ("all closed", FIXED, [], Facts(1, 100, frozenset({0, 1})), 0, Refuse(Reason.NO_CANDIDATE)),
     ("too late to begin", FIXED, [], TWO, 100, Refuse(Reason.DEADLINE_EXCEEDED)),
     ("all sure", CASCADE, [Tried(0, None, None, [0.9, 1.0])], TWO, 0, Settle()),

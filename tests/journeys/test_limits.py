@@ -225,7 +225,8 @@ def cascades(vendor: FakeVendor, tmp_path_factory: pytest.TempPathFactory) -> It
     for case, (_, limits) in TOP_UPS.items():
         for stream in (False, True):
             name = f"{case} {stream}"
-            models[f"dear {name}"] = paid(vendor, **(limits if "model" in case else {}))
+            dear: dict[str, Any] = limits if "model" in case else {}
+            models[f"dear {name}"] = paid(vendor, **dear)
             route = top_up(limits=limits if "route" in case else {})
             route["tiers"][1]["model"] = f"dear {name}"
             routes[name] = route

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,13 @@ def test_how_many_is_declared_or_counted(tmp_path: Path) -> None:
 KEY = "servery-test-" + "k" * 32
 
 
-def limited(folder: Path, most: int) -> Living:
+def limited(folder: Path, **limits: int) -> Living:
     artifacts.classifier(folder / "m.onnx")
+    artifacts.slow(folder / "slow.onnx")
     key = {"id": "main", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
     manifest = {
-        "models": {"m": {"runtime": "onnx", "artifact": "m.onnx", "expose": True}},
-        "tenants": {"acme": {"keys": [key], "limits": {"requests_per_minute": most}}},
+        "models": {name: {"runtime": "onnx", "artifact": f"{name}.onnx", "expose": True} for name in ("m", "slow")},
+        "tenants": {"acme": {"keys": [key], "limits": limits}},
     }
     return Living(folder, manifest, "--workers", "2")
 
@@ -136,7 +138,7 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: st
 
 @pytest.mark.parametrize("most", [7, 300])
 def test_a_limit_holds_over_all_workers_exactly(tmp_path: Path, most: int) -> None:
-    with limited(tmp_path, most) as server:
+    with limited(tmp_path, requests_per_minute=most) as server:
         until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
         first, second = pinned(server)
         statuses = [ask((first, second)[turn % 2], "POST", "/v2/models/m/infer", ASK) for turn in range(most + 30)]
@@ -160,13 +162,27 @@ def test_a_limit_holds_over_all_workers_exactly(tmp_path: Path, most: int) -> No
 
 
 def test_a_caller_of_one_worker_gets_the_whole_limit(tmp_path: Path) -> None:
-    with limited(tmp_path, 200) as server:
+    with limited(tmp_path, requests_per_minute=200) as server:
         until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
         first, second = pinned(server)
         statuses = [ask(first, "POST", "/v2/models/m/infer", ASK) for _ in range(210)]
         assert statuses == [200] * 200 + [429] * 10
         assert ask(second, "POST", "/v2/models/m/infer", ASK) == 429
         for connection in (first, second):
+            connection.close()
+
+
+def test_so_many_at_once_are_meant_of_each_worker(tmp_path: Path) -> None:
+    slowly = json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [500.0])]})
+    with limited(tmp_path, concurrency_per_worker=1) as server:
+        until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
+        connections_ = [*pinned(server), *pinned(server)]
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask, one, "POST", "/v2/models/slow/infer", slowly) for one in connections_]
+            statuses = [one.result() for one in asked]
+        assert sorted(statuses) == [200, 200, 429, 429]
+        for connection in connections_:
+            assert ask(connection, "POST", "/v2/models/m/infer", ASK) == 200
             connection.close()
 
 

@@ -37,7 +37,7 @@ def of_route(name: str, before: Snapshot, after: Snapshot) -> Told:
     else:
         callers = [*_tiers(old, new), *_promises(old, new)]
     ceilings = sums.ceilings(*(None if one is None else one.ceiling for one in (old, new)))
-    budgets = sums.budgets(*(None if one is None else one.budget for one in (old, new)))
+    budgets = sums.budgets(*(None if one is None else one.limits for one in (old, new)))
     return tuple(callers), (*ceilings, *budgets)
 
 
@@ -50,7 +50,7 @@ def of_tenant(name: str, before: Snapshot, after: Snapshot) -> Told:
     money = sums.budgets(*(None if one is None else one.limits for one in (old, new)))
     before_keys, after_keys = _keys_of(old), _keys_of(new)
     for key in dict.fromkeys((*before_keys, *after_keys)):
-        both = (keys[key].budget if key in keys else None for keys in (before_keys, after_keys))
+        both = (keys[key].limits if key in keys else None for keys in (before_keys, after_keys))
         money += [f"key {key}: {line}" for line in sums.budgets(*both)]
     return tuple(callers), tuple(money)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from servery.control.differences import shown
 from servery.terms.change import Snapshot, Standing
-from servery.terms.limits import Limits, Spending
+from servery.terms.limits import Limits
 from servery.terms.money import to_usd
 from servery.terms.placement import placed
 from servery.terms.routes import Ceiling
@@ -37,7 +37,7 @@ def of_model(name: str, before: Snapshot, after: Snapshot) -> Iterator[str]:
     if hours[0] != hours[1]:
         yield f"{hours[0]:.4g} → {hours[1]:.4g} $ an hour for all its copies"
     models = [one.manifest.models.get(name) for one in (before, after)]
-    yield from budgets(*(None if model is None else model.budget for model in models))
+    yield from budgets(*(None if model is None else model.limits for model in models))
 
 
 def _tokens(snapshot: Snapshot, name: str) -> str:
@@ -51,7 +51,7 @@ def _tokens(snapshot: Snapshot, name: str) -> str:
     )
 
 
-def budgets(old: Spending | None, new: Spending | None) -> list[str]:
+def budgets(old: Limits | None, new: Limits | None) -> list[str]:
     """What may be spent, before and after."""
     said: list[str] = []
     for key, what in _BUDGETS:

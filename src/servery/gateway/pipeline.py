@@ -35,6 +35,8 @@ from servery.terms.routes import DEADLINE_MS
 
 log = logging.getLogger("servery.gateway")
 
+_DEADLINE_NS = round(DEADLINE_MS * 1e6)
+
 
 class Lines(Protocol):
     """Where Records go."""
@@ -157,7 +159,9 @@ class Pipeline:
         entry = find_entry(table, ask.called, ask.version)
         trail.begin()
         caller = trail.caller
-        bound = table.callers[caller.tenant, caller.key]
+        bound = table.callers.get((caller.tenant, caller.key))
+        if bound is None:
+            raise gone()
         if entry.bound is not UNBOUND:
             bound = entry.bound.beside(bound)
         quotas = bound.quotas
@@ -184,13 +188,16 @@ class Pipeline:
         """Text. What is asked for stands in the body, so it is known only under the turn."""
         ask.record_id = trail.id
         caller = trail.caller
-        bound = table.callers[caller.tenant, caller.key]
+        bound = table.callers.get((caller.tenant, caller.key))
+        if bound is None:
+            raise gone()
         stay = Stay(self.clock)
         try:
             if bound.quotas:
-                await stay.come(bound.quotas, trail.started_ns + round(DEADLINE_MS * 1e6))
+                allowed_ns = min(ask.timeout_ns or _DEADLINE_NS, _DEADLINE_NS)
+                await stay.come(bound.quotas, trail.started_ns + allowed_ns)
             if not (ask.here and self.turns.enter()):
-                await self._come_in((), None, ask, trail, round(DEADLINE_MS * 1e6))
+                await self._come_in((), None, ask, trail, _DEADLINE_NS)
             try:
                 prompt = ask.decode()
                 trail.route = prompt.called
@@ -226,11 +233,18 @@ class Pipeline:
 
     async def book(self, caller: Caller) -> None:
         """Count one request, which isn't an inference, on the caller's requests per minute. Refusal."""
-        quotas = self.table.callers[caller.tenant, caller.key].quotas
-        waiting = count(quotas, self.clock.steady_ns())
+        bound = self.table.callers.get((caller.tenant, caller.key))
+        if bound is None:
+            raise gone()
+        now_ns = self.clock.steady_ns()
+        waiting = count(bound.quotas, now_ns)
         if waiting is not None:
-            until_ns = self.clock.steady_ns() + round(DEADLINE_MS * 1e6)
-            await count_later(quotas, waiting, self.clock, until_ns)
+            await count_later(bound.quotas, waiting, self.clock, now_ns + _DEADLINE_NS)
+
+
+def gone() -> Refusal:
+    """What a caller is told whose key was taken away while the request came in."""
+    return Refusal(Reason.UNAUTHENTICATED, "this key is no longer one of a tenant's")
 
 
 def cut_short() -> Refusal:

@@ -46,6 +46,7 @@ class Reach:
         self._forgotten: Callable[[], None] = lambda: None
         self._told = False  # the log knows that it is lost
         self._shut = self.lost  # as the thread sees it
+        self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counters")
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -62,6 +63,8 @@ class Reach:
         """Do `act` where the store may be used. OSError when it can't be reached, and at once while it is lost, but for
         the `last` word.
         """
+        if self._closed:
+            raise OSError("the way to the counters is closed")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, act, last)
         except OSError as error:
@@ -76,6 +79,9 @@ class Reach:
 
     async def drain(self) -> None:
         """Let the store go. Who used it has drained by now."""
+        if self._closed:
+            return
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._looking is not None:
