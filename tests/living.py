@@ -228,7 +228,7 @@ def servery(*arguments: object, **popen: Any) -> subprocess.CompletedProcess[str
     return done
 
 
-def apply(server: Living, *options: object, reason: str = "a test") -> subprocess.CompletedProcess[str]:
+def apply(server: Server, *options: object, reason: str = "a test") -> subprocess.CompletedProcess[str]:
     """`servery apply` of the server's manifest, without being asked."""
     return servery("apply", server.manifest, "--data", server.data, "--yes", "--reason", reason, *options)
 

@@ -161,9 +161,7 @@ class Table(msgspec.Struct, frozen=True):
         return [f"{name}: {entries[name].unready}" for name in unready]
 
 
-def compile_table(
-    snapshot: Snapshot, targets: Targets, secret: bytes, holdings: Holdings, trained: Trained
-) -> Table:
+def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes, holdings: Holdings, trained: Trained) -> Table:
     """The Table of a Snapshot over the worker's Targets and `holdings`, which it brings up to date."""
     manifest = snapshot.manifest
     models = manifest.models
