@@ -16,30 +16,33 @@ MOST_EQUATIONS = 32  # of a text: the last ones
 _MOST_TOKENS = 40  # of one side
 _DEEPEST = 6  # brackets within brackets
 
-_NUMBER = re.compile(r"(\d+(?:,\d\d\d)*(?:\.\d+)?%?)")
+_NUMBER = re.compile(r"\d+(?:,\d\d\d)*(?:\.\d+)?%?")
 _FRACTION = re.compile(r"\\d?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
 _COMMAND = re.compile(r"\\([a-z]{3,6}|[()\[\]])")
 _COMMANDS = {"times": "×", "cdot": "×", "div": "÷", "approx": "≈", "(": "\n", ")": "\n", "[": "\n", "]": "\n"}
-# The first set holds all that may begin a sign: it is what makes the search fast.
-_SIGN = re.compile(r"[-+*/×·÷−^=≈(),;:!?.\n<>](?:(?<=[=≈(),;:!?.\n])|(?<=<)<|(?<=>)>|(?<=[-+*/×·÷−^])(?![^\W\d_]))")
-_REMARK = re.compile(r"\([^()]*\)")  # `60 (socks of Peter) + 60`
-_TIMES = re.compile(r"(?<![^\W_])[xX](?=[\s($]*$)")  # `60 feet x 3`, and not `2x + 3`
+# The set holds all that may begin a token: it is what makes the search fast. What follows says what it is.
+_TOKEN = re.compile(
+    r"[\d=+\-−*×·/÷^≈(),;:!?.\n<>xX]"
+    r"(?:(?<=\d)\d*(?:,\d\d\d)*(?:\.\d+)?(?:%|(?![xX]\d)[^\W\d_](?![^\W\d_]))?(?: of\b)?"  # `20% of`; `2S` is a variable
+    r"|(?<=[=≈(),;:!?.])"
+    r"|(?<=[+*×·÷^])(?![^\W\d_])"
+    r"|(?<=[-−/])(?![^\W\d_]) ?"  # no sign in `200-page`, `$6/hour`
+    r"|(?<=\n)(?: *[-−*•] )?"  # with the bullet of a list
+    r"|(?<=<)<|(?<=>)>"
+    r"|(?<=[xX])(?<![^\W\d_].)(?=[\s$(]*\d))"  # `60 feet x 3`
+)
 
 _END, _VARIABLE, _EQUALS, _OPENS, _CLOSES = ";", "?", "=", "<<", ">>"
 _MINUS, _DASH = "-", "–"  # `-6`, which may also be a minus; ` - `, which can't begin anything
 _NARROW, _WIDE = "//", "/"  # `1/2`, which binds more tightly; ` / `
 _TOKENS = {
-    "+": "+", "-": _DASH, "−": _DASH, "*": "*", "×": "*", "·": "*", "/": _WIDE, "÷": _WIDE, "^": "^", "(": "(", ")": ")",
-    "=": _EQUALS, "≈": _EQUALS, "<<": _OPENS, ">>": _CLOSES,
+    "+": "+", "-": _MINUS, "−": _MINUS, "- ": _DASH, "− ": _DASH, "*": "*", "×": "*", "·": "*", "x": "*", "X": "*", "/": _NARROW,
+    "/ ": _WIDE, "÷": _WIDE, "^": "^", "(": "(", ")": ")", "=": _EQUALS, "≈": _EQUALS, "<<": _OPENS, ">>": _CLOSES, ",": _END,
+    ";": _END, ":": _END, "!": _END, "?": _END, ".": _END,
 }  # fmt: skip
 _OPERATORS = frozenset(("+", _MINUS, _DASH, "*", _NARROW, _WIDE, "^"))
-# What stands between numbers most often.
-_COMMON: dict[str, tuple[str, ...]] = {
-    " + ": ("+",), "+": ("+",), " - ": (_DASH,), "-": (_MINUS,), " * ": ("*",), "*": ("*",), " x ": ("*",), "x": ("*",), " X ": ("*",),
-    " × ": ("*",), " / ": (_WIDE,), "/": (_NARROW,), " = ": (_EQUALS,), "=": (_EQUALS,), " = $": (_EQUALS,), " + $": ("+",),
-    " x $": ("*",), " * $": ("*",), " - $": (_DASH,), " / $": (_WIDE,), " = <<": (_EQUALS, _OPENS), " = $<<": (_EQUALS, _OPENS),
-    ">>": (_CLOSES,), ", ": (_END,), " ": (),
-}  # fmt: skip
+_MOST_DIGITS = 40  # of a number
+_REMARK_TOKENS = 8  # `(socks, not of Peter)`: brackets without a number hold no more signs
 
 
 class Percent(float):
@@ -90,7 +93,7 @@ def figures(text: str) -> Figures:
     if "\\" in text:
         text = _FRACTION.sub(r"(\1)/(\2)", text)
         text = _COMMAND.sub(lambda found: _COMMANDS.get(found[1], found[1]), text)
-    tokens = _tokens(_NUMBER.split(text))
+    tokens = _tokens(text)
     at = [place for place, token in enumerate(tokens) if token == _EQUALS]
     found: dict[tuple[float, float], Equation] = {}
     for place in at[-2 * MOST_EQUATIONS :]:
@@ -134,48 +137,53 @@ def _stated(tokens: Sequence[Token], at: int) -> list[float]:
     return [one for one in (first, whole) if isinstance(one, float)]
 
 
-def _tokens(parts: Sequence[str]) -> list[Token]:
-    """What counts of a text that was split at its numbers: words are left out."""
-    tokens: list[Token] = list(_signs(f"\n{parts[0]}"))
-    number = ""
-    for at in range(1, len(parts), 2):
-        number, gap = parts[at], parts[at + 1]
-        tokens.append(_number(number))
-        signs = _COMMON.get(gap)
-        if signs is None:
-            if gap[:1].isalpha() and not gap[1:2].isalpha():  # `2S`
-                tokens.append(_VARIABLE)
-            signs = _signs(gap)
-            if not signs and gap.startswith(" of ") and (number[-1] == "%" or tokens[-2:-1] == [_NARROW]):
-                signs = ("*",)
-        tokens += signs
+def _tokens(text: str) -> list[Token]:
+    """What counts of a text: words are left out."""
+    tokens: list[Token] = []
+    found: list[str] = _TOKEN.findall(f"\n{text}")
+    for one in found:
+        sign = _TOKENS.get(one)
+        if sign is not None:
+            tokens.append(sign)
+            if sign == ")":
+                _leave_out_remark(tokens)
+        elif one.isdecimal() and len(one) < _MOST_DIGITS:  # as most are
+            tokens.append(float(one))
+        elif one[0] == "\n":
+            tokens.append(_END)
+        else:
+            _add_number(one, tokens)
     return tokens
 
 
-def _signs(gap: str) -> Sequence[str]:
-    """What counts of the text between two numbers."""
-    if "(" in gap and ")" in gap:
-        gap = _REMARK.sub(" ", gap)
-    if "x" in gap or "X" in gap:
-        gap = _TIMES.sub("×", gap)
-    found: list[str] = _SIGN.findall(gap)
-    if not found:
-        return ()
-    signs = [_TOKENS.get(one, _END) for one in found]
-    if signs[-1] == _DASH:
-        before = gap.rstrip("$")
-        if before[-1] in "-−":
-            signs[-1] = _MINUS
-        elif "\n" in gap and gap.rsplit("\n", 1)[-1].strip() in ("-", "−"):  # the bullet of a list
-            signs.pop()
-    return signs
+def _leave_out_remark(tokens: list[Token]) -> None:
+    """Take away brackets that end here and hold no number: `60 (socks of Peter) + 60`."""
+    for at in range(len(tokens) - 2, max(len(tokens) - 2 - _REMARK_TOKENS, -1), -1):
+        if tokens[at] == "(":
+            del tokens[at:]
+            return
+        if isinstance(tokens[at], float):
+            return
+
+
+def _add_number(text: str, tokens: list[Token]) -> None:
+    """A number, and what is written with it."""
+    written = text.removesuffix(" of")
+    variable = written[-1].isalpha()
+    tokens.append(_number(written[:-1] if variable else written))
+    if variable:
+        tokens.append(_VARIABLE)
+    elif written is not text and (written[-1] == "%" or tokens[-2:-1] == [_NARROW]):
+        tokens.append("*")
 
 
 def _number(text: str) -> float:
-    """As far as it can be told: 40 digits."""
-    if text[-1] == "%":
-        return Percent(float(text[:-1].replace(",", "")[:40]) / 100)
-    return float(text.replace(",", "")[:40] if "," in text else text[:40])
+    """As far as it is looked at."""
+    try:
+        return float(text[:_MOST_DIGITS])
+    except ValueError:
+        value = float(text.rstrip("%").replace(",", "")[:_MOST_DIGITS])
+        return Percent(value / 100) if text[-1] == "%" else value
 
 
 def _side_before(tokens: Sequence[Token], end: int) -> Sequence[Token]:
