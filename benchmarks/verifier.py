@@ -123,11 +123,13 @@ def _page(answers: JudgedAnswers, priced: Sequence[Priced], others: Sequence[str
     intro = (
         f"{len(features)} questions of GSM8K: Mixtral-8x7B answers {100 * judged.cheap.mean():.2f} % rightly, GPT-4 "
         f"{100 * judged.strong.mean():.2f} %. {FOLDS} random folds, seed {SEED}, the same for all; everything is trained, tuned and "
-        f"calibrated inside the training folds. Intervals: 95 %, {DRAWS} bootstrap samples of the prompts, the same for all."
+        f"calibrated inside the training folds. Intervals: 95 %, {DRAWS} bootstrap samples of the prompts, the same for all. "
+        "What is counted of an answer, and how strongly weights are held back at most, was decided by looking at these questions."
     )
     lines = [intro, "", *_told(answers, chance, ways), *WORDS]
     for one in priced:
         lines += _weighed(judged, one, ways)
+    lines += _elsewhere(answers, known, others)
     lines += _seeds(answers, known, priced[0].costs)
     lines += [f"Training for {FOLDS} folds took {took:.0f} s.", "", *_times(known, answers, others)]
     return lines
@@ -156,6 +158,29 @@ def _told(answers: JudgedAnswers, chance: Floats, ways: Sequence[Way]) -> list[s
         f"{found.ece:.3f} |"
     )
     return [*lines, ""]
+
+
+def _elsewhere(answers: JudgedAnswers, known: Answers, others: Sequence[str]) -> list[str]:
+    """GPT-4's answers, by a verifier that learned from others of them, and by one that learned from Mixtral's."""
+    assert answers.strong is not None
+    features = [features_of(*pair) for pair in zip(answers.prompts, others, strict=True)]
+    strong = Answers(features, answers.strong)
+    foreign = np.zeros(len(features))
+    for learn, judge in parts(known.texts, FOLDS, SEED):
+        verifier = train(known.at(learn), SEED, _nothing)
+        foreign[judge] = [verifier.chance_of(one) for one in strong.at(judge).features]
+    lines = [
+        "## GPT-4's answers",
+        "",
+        "| | AUC | 95 % | Brier score | 95 % | calibration error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, chance in (("GPT-4's", crossed(strong, FOLDS, SEED, _nothing)), ("Mixtral's", foreign)):
+        one = told(chance, strong.right, DRAWS, SEED)
+        figures = f"{one.auc:.3f} | {_between(one.auc_95)} | {one.brier:.3f} | {_between(one.brier_95)} | {one.ece:.3f}"
+        lines.append(f"| servery verifier, learned from {name} | {figures} |")
+    plain = float(strong.right.mean() * (1 - strong.right.mean()))
+    return [*lines, f"| the share that is right, every time | 0.500 | | {plain:.3f} | | 0.000 |", ""]
 
 
 def _between(interval: Any) -> str:
