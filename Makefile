@@ -52,7 +52,7 @@ clean:  ## forget the environment and the demo
 
 .venv/test.installed: .venv/demo.installed
 	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install -c constraints.txt -e '.[sklearn,redis]' --group dev
+	$(PIP) install -c constraints.txt -e '.[sklearn,redis,remote]' --group dev
 	@touch $@
 
 .venv/model-server.installed: tests/model_server/requirements.txt

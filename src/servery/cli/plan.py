@@ -62,7 +62,7 @@ def ask(there: Reach, folder: DataFolder, manifest: Path | None) -> Planned:
 
 
 def _alone(folder: DataFolder, manifest: Path) -> Planned:
-    from servery.control.apply import SnapshotError, read_snapshot, read_took  # noqa: PLC0415 where nobody else looks
+    from servery.control.apply import SnapshotError, into, read_snapshot, read_took  # noqa: PLC0415 where nobody else looks
     from servery.control.planning import Standpoint, look_at_file  # noqa: PLC0415
     from servery.store.state import State, WrongState  # noqa: PLC0415
 
@@ -80,7 +80,7 @@ def _alone(folder: DataFolder, manifest: Path) -> Planned:
             held, revision = state.held(), last[0].number if last else 0
         except WrongState as error:
             fail(str(error))
-    looked = look_at_file(manifest, Standpoint(snapshot, revision, held, read_took(folder.took)))
+    looked = look_at_file(manifest, Standpoint(snapshot, revision, held, read_took(folder.took), into(folder)))
     if looked.plan is None:
         for problem in looked.problems:
             typer.echo(str(problem), err=True)

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from servery import wiring
-from servery.control.apply import check
+from servery.control.apply import check, into
 from servery.control.starting import start
 from servery.host.cores import usable_cores
 from servery.host.logs import start_logs
@@ -39,9 +39,11 @@ def up(
     data: Annotated[Path | None, typer.Option(help="Data folder; default: .servery beside the manifest.")] = None,
 ) -> None:
     """Serve what a manifest declares, until SIGTERM or Ctrl-C; a second one stops at once, with exit code 1."""
-    checked = check(manifest)
-    for problem in checked.problems:
-        typer.echo(str(problem), err=True)
+    folder = DataFolder(data or manifest.absolute().parent / ".servery")
+    os.umask(0o077)  # what is written from here on is for its owner only
+    checked = check(manifest, into(folder, fallback=True))
+    for line in (*checked.problems, *(f"Warning: {note}" for note in checked.notes)):
+        typer.echo(str(line), err=True)
     if not checked.servable or checked.manifest is None:
         raise typer.Exit(1)
     server = checked.manifest.server
@@ -49,8 +51,6 @@ def up(
     count = _workers(workers or str(server.workers))
     if not checked.manifest.tenants and not is_loopback(host):
         _fail(f"no tenants are declared, so only loopback is served, not {host}; add a tenant with `servery key new`")
-    os.umask(0o077)  # what is written from here on is for its owner only
-    folder = DataFolder(data or manifest.absolute().parent / ".servery")
     lock = _take(folder)
     listeners = _listen(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
+from servery.control.artifacts import Artifacts
 from servery.control.declare import Declared, declare
 from servery.control.resolve import resolve
 from servery.control.trained import Files
@@ -15,6 +17,8 @@ from servery.control.validate import validate
 from servery.host.settings import DataFolder
 from servery.terms.change import Pinned, Problem, Served, Severity, Snapshot
 from servery.terms.manifest import Manifest
+
+Copies = Callable[[int], Artifacts]  # by the most MiB that one may take
 
 
 class SnapshotError(Exception):
@@ -28,6 +32,7 @@ class Checked(msgspec.Struct, frozen=True):
     models: dict[str, Served]
     problems: tuple[Problem, ...]
     files: Files = Files()
+    notes: tuple[str, ...] = ()  # what is no problem, but should be known
 
     @property
     def manifest(self) -> Manifest | None:
@@ -50,16 +55,33 @@ class Checked(msgspec.Struct, frozen=True):
         return self.manifest is not None and all(p.severity is Severity.UNAVAILABLE for p in self.problems)
 
 
-def check(path: Path) -> Checked:
-    """All that is wrong with the manifest at `path`, at once. Never raises for what the file holds."""
+def into(folder: DataFolder, fallback: bool = False) -> Copies:
+    """Copies in a data folder, for what is published from it."""
+    return lambda most: Artifacts(folder.artifacts, most, fallback=fallback)
+
+
+def beside(path: Path) -> Copies:
+    """Copies of what is fetched, for who only looks at the manifest at `path`."""
+    folder = DataFolder(path.absolute().parent / ".servery").artifacts
+    return lambda most: Artifacts(folder, most, keeps=False)
+
+
+def check(path: Path, copies: Copies | None = None) -> Checked:
+    """All that is wrong with the manifest at `path`, at once. Never raises for what the file holds.
+
+    Without `copies` what lies behind a URL is fetched into `.servery` beside the manifest.
+    """
     declared = declare(path)
     models: dict[str, Served] = {}
-    problems, files = declared.problems, Files()
+    problems, files, notes = declared.problems, Files(), ()
     if declared.sound is not None:
-        resolved = resolve(declared.sound, path.parent, declared.places)
+        most = declared.sound.server.fetch_mb
+        made = beside(path)(most) if copies is None else copies(most)
+        resolved = resolve(declared.sound, path.parent, declared.places, made)
+        notes = tuple(made.notes)
         models, files = resolved.models, resolved.files
         problems = (*problems, *resolved.problems, *validate(declared.sound, models, declared.places))
-    return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))), files)
+    return Checked(declared, models, tuple(sorted(problems, key=lambda p: (p.line, p.column, p.where))), files, notes)
 
 
 def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
@@ -75,6 +97,22 @@ def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
     finally:
         os.close(directory)
     return snapshot
+
+
+def sweep(folder: DataFolder, needed: Iterable[Snapshot], now_s: float) -> int:
+    """Remove the copies of artifacts and of trained files that none of these Snapshots serves; how many. OSError."""
+    paths: set[Path] = set()
+    digests: set[str] = set()
+    for snapshot in needed:
+        paths |= {Path(version.artifact) for served in snapshot.models.values() for version in served.versions}
+        digests |= {pinned.digest for pinned in (*snapshot.routers.values(), *snapshot.verifiers.values())}
+    removed = Artifacts(folder.artifacts, 0).sweep(paths, now_s)
+    for trained in (folder.router("").parent, folder.verifier("").parent):
+        for file in trained.iterdir() if trained.is_dir() else ():
+            if file.suffix == ".npz" and file.stem not in digests:
+                file.unlink()
+                removed += 1
+    return removed
 
 
 def _keep(pinned: Pinned, kept: Path) -> None:

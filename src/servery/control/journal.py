@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from servery.control.apply import into, sweep
 from servery.control.planning import Standpoint
 from servery.control.remembered import draft_of
 from servery.host.clock import Clock
@@ -23,6 +24,8 @@ Answer = TypeVar("Answer")
 
 # What is done for callers who wait is done even where it can't be written down.
 _UNASKED = ("wake", "place")
+# What may make a Revision, and leave copies that none needs any more.
+_REVISING = ("apply", "load")
 
 
 class Journal:
@@ -87,7 +90,10 @@ class Journal:
 
         self._open = None
         try:
-            return await asyncio.to_thread(lambda: write(self._opened()))
+            done = await asyncio.to_thread(lambda: write(self._opened()))
+            if ended is Ended.IN_EFFECT and under_way.intent.act in _REVISING:
+                await self._sweep(snapshot)
+            return done
         except WrongState as error:
             self._unwritten = write
             log.error("the end of a change (%s by %s) is not written down: %s", under_way.intent.act, draft.who, error)
@@ -98,7 +104,7 @@ class Journal:
 
         def known(state: State) -> Standpoint:
             last = state.revisions(1)
-            return Standpoint(snapshot, last[0].number if last else 0, state.held(), took_ns)
+            return Standpoint(snapshot, last[0].number if last else 0, state.held(), took_ns, into(self._folder))
 
         return await self.ask(known)
 
@@ -110,6 +116,18 @@ class Journal:
                 Reason.NOT_FOUND, f"there is no revision {number}, or not any more: `servery history` lists them"
             )
         return found
+
+    async def _sweep(self, snapshot: Snapshot) -> None:
+        """Remove what neither `snapshot`, which is served, nor a Revision that can be returned to has any use for."""
+
+        def clean(state: State) -> int:
+            return sweep(self._folder, [snapshot, *state.snapshots()], self._clock.wall_ns() / 1e9)
+
+        try:
+            if removed := await self.ask(clean):
+                log.info("%d copies that no revision needs any more were removed", removed)
+        except (OSError, Refusal) as error:
+            log.warning("copies that no revision needs could not be removed: %s", error)
 
     async def ask(self, question: Callable[[State], Answer]) -> Answer:
         """What the state says. Refusal."""

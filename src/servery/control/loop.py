@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from servery.control.apply import publish, read_took, write_whole
+from servery.control.apply import into, publish, read_took, write_whole
 from servery.control.journal import Journal
 from servery.control.places import Places
 from servery.control.planning import Looked, look_at_file, look_at_revision
@@ -139,7 +139,8 @@ class Controller:
             declared = self._declared(model)
             only = msgspec.structs.replace(manifest, models={model: manifest.models[model]}, routes={})
             places = Places(str(self.manifest))
-            found = await asyncio.to_thread(resolve, only, self.manifest.parent, places)
+            copies = into(self._folder)(manifest.server.fetch_mb)
+            found = await asyncio.to_thread(resolve, only, self.manifest.parent, places, copies)
             problems = found.problems
             if not problems:
                 problems = validate(manifest, {**self.snapshot.models, model: found.models[model]}, places)

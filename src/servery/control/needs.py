@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from servery.control.places import Places, at
+from servery.control.urls import is_url, wrong
 from servery.terms.change import Problem
 from servery.terms.manifest import DeclaredTensor, Model
 from servery.terms.placement import RENTED, declared_apart, speaks
@@ -46,7 +47,7 @@ _USES = {
 # What says how an artifact is kept and run: a language model has none.
 _OF_ARTIFACTS = frozenset(
     {
-        "artifact", "artifacts", "versions", "labels", "confidence", "prediction", "threads", "queue", "isolation",
+        "artifact", "artifacts", "keep", "versions", "labels", "confidence", "prediction", "threads", "queue", "isolation",
         "replicas", "call_limit_s", "memory_mb", "health", "batch",
     }
 )  # fmt: skip
@@ -75,8 +76,18 @@ def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
     elif model.memory_mb is not None and not declared_apart(model):
         message = "`memory_mb` bounds a Replica, but this model runs in the workers"
         yield places.problem(at(where, "memory_mb"), message, "remove it, or write `isolation: dedicated`")
+    yield from _urls(model, where, places)
     yield from _twice(model.inputs, at(where, "inputs"), places)
     yield from _twice(model.outputs, at(where, "outputs"), places)
+
+
+def _urls(model: Model, where: str, places: Places) -> Iterator[Problem]:
+    """What can't be right about URLs of artifacts."""
+    listed = [(at(where, "artifacts", index, "artifact"), one.artifact) for index, one in enumerate(model.artifacts)]
+    for here, artifact in ((at(where, "artifact"), model.artifact), *listed):
+        message, fix = wrong(artifact) if is_url(artifact) else ("", "")
+        if message:
+            yield places.problem(here, message, fix)
 
 
 def _is_written(model: Model, key: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from servery.control.apply import check
+from servery.control.apply import Copies, check
 from servery.control.places import Places, at
 from servery.control.plan import plan
 from servery.control.resolve import digest_now
@@ -28,6 +28,7 @@ class Standpoint(msgspec.Struct, frozen=True):
     revision: int
     held: Sequence[Held]
     took_ns: Mapping[str, float]
+    copies: Copies
 
     @property
     def workers(self) -> int:
@@ -51,11 +52,11 @@ class Looked(msgspec.Struct, frozen=True):
 
 def look_at_file(file: Path, here: Standpoint) -> Looked:
     """Of the manifest at `file`."""
-    source, checked = read_source(file), check(file)
+    source, checked = read_source(file), check(file, here.copies)
     for _ in range(_LOOKS):  # what is remembered of it is what was read
         if (again := read_source(file)) == source:
             break
-        source, checked = again, check(file)
+        source, checked = again, check(file, here.copies)
     problems = checked.problems
     if checked.manifest is None or any(one.severity is Severity.ERROR for one in problems):
         return Looked(file, source, problems)

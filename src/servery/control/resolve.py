@@ -10,11 +10,13 @@ from pathlib import Path
 
 import msgspec
 
+from servery.control.artifacts import Artifacts
 from servery.control.places import Places, at
 from servery.control.prices import token_price
 from servery.control.trained import Files, pin_trained
-from servery.control.versions import find, pick
-from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact
+from servery.control.urls import plain, wrong
+from servery.control.versions import artifact_in, find, pick
+from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact, weights_beside
 from servery.runtimes.code import PLATFORM, code_digest, read_code
 from servery.runtimes.skops_file import read_skops
 from servery.terms.change import Problem, Served, Severity, Version
@@ -32,8 +34,11 @@ class Resolved(msgspec.Struct, frozen=True):
     files: Files = Files()
 
 
-def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
-    """Read the artifacts, whose paths are relative to `folder`. One that can't be read leaves its Version unavailable."""
+def resolve(manifest: Manifest, folder: Path, places: Places, copies: Artifacts) -> Resolved:
+    """Read the artifacts, whose paths are relative to `folder`. One that can't be read leaves its Version unavailable.
+
+    What lies behind a URL is fetched into `copies`.
+    """
     models: dict[str, Served] = {}
     problems: list[Problem] = []
     for name, model in manifest.models.items():
@@ -41,12 +46,13 @@ def resolve(manifest: Manifest, folder: Path, places: Places) -> Resolved:
             models[name] = Served((_spoken(name, model, places, problems),))
             continue
         versions: list[Version] = []
-        for number, path, where in _pinned(name, model, folder, places, problems):
+        for number, lies, where in _pinned(name, model, folder, places, problems, copies):
             try:
-                versions.append(read_version(name, model, number, path))
+                versions.append(read_version(name, model, number, _here(model, lies, copies)))
             except ArtifactError as error:
-                versions.append(Version(name, str(number), "", str(path), problem=str(error)))
-                problems.append(_problem(error, at("models", name, error.key) if error.key else where, places))
+                versions.append(Version(name, str(number), "", plain(str(lies)), problem=str(error)))
+                if not (isinstance(lies, str) and wrong(lies)[0]):  # who validates says that
+                    problems.append(_problem(error, at("models", name, error.key) if error.key else where, places))
         models[name] = Served(tuple(versions), {label: str(number) for label, number in model.labels.items()})
     files = pin_trained(manifest, folder, places, problems)
     problems.extend(_counters(manifest, places))
@@ -63,6 +69,20 @@ def _counters(manifest: Manifest, places: Places) -> Iterator[Problem]:
     if counters.redis and secret is not None and not os.environ.get(secret.env):
         message = f"the environment variable {secret.env}, which holds the password of the Redis, is not set"
         yield places.problem(at("counters", "credentials", "env"), message, "set it where Servery starts")
+
+
+def _here(model: Model, lies: Path | str, copies: Artifacts) -> Path:
+    """Where the artifact is on this machine, after it was fetched or copied if it is to be. ArtifactError."""
+    if isinstance(lies, str):
+        there = copies.fetched(lies, weights_beside if model.runtime == "onnx" else _nothing)
+        return artifact_in(there, model) if there.is_dir() else there
+    if model.keep and copies.keeps:
+        return copies.copy_of(lies, read_version_artifact(model, lies).files)
+    return lies
+
+
+def _nothing(_: Path) -> tuple[str, ...]:
+    return ()
 
 
 def _spoken(name: str, model: Model, places: Places, problems: list[Problem]) -> Version:
@@ -99,11 +119,11 @@ def _size(files: Iterable[Path]) -> int:
 
 
 def _pinned(
-    name: str, model: Model, folder: Path, places: Places, problems: list[Problem]
-) -> Iterator[tuple[int, Path, str]]:
+    name: str, model: Model, folder: Path, places: Places, problems: list[Problem], copies: Artifacts
+) -> Iterator[tuple[int, Path | str, str]]:
     """The numbers that are served: each with its artifact, and where that is declared."""
     where = at("models", name, "artifacts" if model.artifacts else "artifact")
-    found = find(model, folder)
+    found = find(model, folder, copies.numbers)
     if found.problem:
         problems.append(places.problem(where, found.problem, severity=Severity.UNAVAILABLE))
     served = pick(found.artifacts, model.versions)

@@ -12,7 +12,15 @@ from servery.terms.declared import Declared
 from servery.terms.manifest import Manifest
 
 # Of `server`; the rest of it is fixed at the start.
-_LIVE = {"concurrency_per_worker", "queue_per_worker", "in_process_ms", "in_process_mb", "loaded_mb", "keep_revisions"}
+_LIVE = {
+    "concurrency_per_worker",
+    "queue_per_worker",
+    "in_process_ms",
+    "in_process_mb",
+    "loaded_mb",
+    "keep_revisions",
+    "fetch_mb",
+}
 
 
 def needs_restart(old: Manifest, new: Manifest, places: Places) -> Iterator[Problem]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
+from servery.control.urls import is_url
+from servery.runtimes.artifact import ArtifactError
 from servery.terms.manifest import Model, Numbered, Versions
 
 # A number above this is a mistake, such as a date with its time; it would not fit where clients keep it.
@@ -14,22 +16,34 @@ _HIGHEST = 2**63 - 1
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The artifact of each number, ascending; `problem` says why there is none."""
+    """Where the artifact of each number lies, ascending: a path, or a URL as text; `problem` says why there is none."""
 
-    artifacts: Mapping[int, Path]
+    artifacts: Mapping[int, Path | str]
     problem: str = ""
 
 
-def find(model: Model, folder: Path) -> Found:
-    """The artifacts that `model` declares, relative to `folder`. A single one is number 1."""
+def find(model: Model, folder: Path, numbers: Callable[[str], Iterable[int]] = lambda _: ()) -> Found:
+    """The artifacts that `model` declares, relative to `folder`. A single one is number 1.
+
+    `numbers` says which numbered folders there are at a URL; ArtifactError.
+    """
     if model.artifacts:
-        return Found({one.number: (folder / one.artifact).absolute() for one in sorted(model.artifacts, key=_number)})
-    path = (folder / model.artifact).absolute()
+        return Found({one.number: _place(folder, one.artifact) for one in sorted(model.artifacts, key=_number)})
+    path = _place(folder, model.artifact)
+    if isinstance(path, str):
+        try:
+            return Found({number: f"{path.rstrip('/')}/{number}" for number in numbers(path)} or {1: path})
+        except ArtifactError as error:
+            return Found({1: path}, str(error))
     try:
         numbered = dict(sorted(_numbered(path))) if path.is_dir() else {}
-        return Found({number: _artifact_in(inside, model) for number, inside in numbered.items()} or {1: path})
+        return Found({number: artifact_in(inside, model) for number, inside in numbered.items()} or {1: path})
     except OSError as error:
         return Found({1: path}, f"{error.filename or path} can't be read: {error.strerror}")
+
+
+def _place(folder: Path, written: str) -> Path | str:
+    return written if is_url(written) else (folder / written).absolute()
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
@@ -41,7 +55,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
                 yield number, inside
 
 
-def _artifact_in(inside: Path, model: Model) -> Path:
+def artifact_in(inside: Path, model: Model) -> Path:
     """`1/model.onnx`, or whatever is the only file of `1/`; several files together are the artifact themselves.
 
     A `1/model.py` beside other files is a part of them: it may import them.

@@ -42,6 +42,7 @@ def running(model: Model) -> Model:
         model,
         artifact="",
         artifacts=(),
+        keep=False,
         versions=Versions(),
         labels={},
         confidence=None,

@@ -216,6 +216,7 @@ def what_a_target_needs(model: Model) -> Model:
         model,
         artifact="",
         artifacts=(),
+        keep=False,
         versions=Versions(),
         labels={},
         confidence=None,

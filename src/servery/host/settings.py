@@ -59,6 +59,11 @@ class DataFolder:
         """What tenants have spent of their budgets."""
         return self.path / "budgets.db"
 
+    @property
+    def artifacts(self) -> Path:
+        """Copies of artifacts: fetched from a URL, or kept because their model asks for it."""
+        return self.path / "artifacts"
+
     def router(self, digest: str) -> Path:
         """A published router, by its digest."""
         return self.path / "routers" / f"{digest}.npz"

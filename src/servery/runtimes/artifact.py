@@ -78,12 +78,28 @@ def digest_of(files: Iterable[Path], extra: bytes) -> str:
     """A SHA-256, in hex, over what is in the files now, and `extra`. ArtifactError."""
     total = hashlib.sha256()
     for file in files:
-        total.update(_file_digest(file))
+        total.update(file_digest(file))
     total.update(extra)
     return total.hexdigest()
 
 
-def _file_digest(path: Path) -> bytes:
+def weights_beside(path: Path) -> tuple[str, ...]:
+    """The names of the files that an ONNX model keeps weights in, below its own folder, whether or not they are there.
+
+    ArtifactError.
+    """
+    found = {
+        entry.value
+        for tensor in _tensors(_load(path).graph)
+        if tensor.data_location == tensor.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(sorted(name for name in found if name and not name.startswith("/") and ".." not in name.split("/")))
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of what is in the file. ArtifactError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

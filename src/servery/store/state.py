@@ -158,6 +158,13 @@ class State:
         [revision] = self.revisions(1, number + 1)
         return revision, rows[0]["source"], snapshot
 
+    def snapshots(self) -> Iterator[Snapshot]:
+        """What was published, of each Revision that can be returned to."""
+        table = schema.revisions
+        for row in self._all(select(table.c.number).where(table.c.snapshot != "")):
+            if (found := self.revision(row["number"])) is not None:
+                yield found[2]
+
     def held(self) -> list[Held]:
         """All Versions that are held, the oldest first."""
         table = schema.held

@@ -160,9 +160,16 @@ class Model(Declared, frozen=True):
     artifact: Annotated[
         str,
         Meta(
-            description="path of the artifact, relative to the manifest; or of a folder with numbered folders, each a Version"
+            max_length=4_096,
+            description="path of the artifact, relative to the manifest, or [a URL](models.md#artifacts-behind-a-url); or of a folder with numbered folders, each a Version",
         ),
     ] = ""
+    keep: Annotated[
+        bool,
+        Meta(
+            description="keep a copy of what is published, so that it can be loaded again though its file was overwritten; what comes from a URL always is"
+        ),
+    ] = False
     confidence: Confidence | None = None
     prediction: Prediction | None = None
     price: Price | None = None

@@ -62,6 +62,10 @@ class Server(Declared, frozen=True):
         ]
         | None
     ) = None
+    fetch_mb: Annotated[
+        Count,
+        Meta(description="what an artifact that is fetched from a URL, or kept as a copy, may take at most, in MiB"),
+    ] = 20_480
     keep_revisions: Annotated[
         int,
         Meta(
