@@ -47,7 +47,7 @@ WRONG = ("a row too many", "y", "p", "label")
 
 def manifest() -> Manifest:
     models = {
-        name: Model("onnx", name, Confidence("p"), Prediction("label"), region="eu" if name == "mid" else None,
+        name: Model("onnx", name, confidence=Confidence("p"), prediction=Prediction("label"), region="eu" if name == "mid" else None,
                     expose=name == "cheap", limits=Limits(6, 1) if name == "mid" else Limits())
         for name in MODELS
     }  # fmt: skip
