@@ -1,0 +1,128 @@
+"""Evidence about the difference of two arms, from bets that would pay off if a claim about it were false.
+
+Each observation x in [0, 1] is given at random, with the chance p, to the candidate, otherwise to the incumbent. Then
+
+    y = (x - h) / p of the candidate's,  y = -(x - h) / (1 - p) of the incumbent's
+
+has, whatever the past was, the mean harm = candidate's mean - incumbent's mean, for every h and p that were fixed before.
+(With h between the arms' means this is the estimate by inverse propensities with the least variance: Robins, Rotnitzky
+and Zhao 1994.) So if harm ≤ m, the product of all 1 + λ(y - m) is a supermartingale for each λ ≥ 0 that keeps the factors
+positive: it reaches 1/α at any time at all with a chance of at most α (Ville 1939). This is testing by betting
+(Waudby-Smith and Ramdas 2024, Estimating means of bounded random variables by betting, JRSS B 86 (1)). It needs neither
+many observations nor stable means, only that whoever is assigned is assigned at random.
+
+Only sums over windows are known. The logarithm of a factor is bounded from below by the parabola that touches it at one
+value and meets it at the end of [0, 1] where it is steepest; a parabola's sum follows from n, Σx, Σx². (Fan, Grama and Liu
+2015, Exponential inequalities for martingales with applications, EJP 20, is the case in which it touches at the mean.)
+With values of 0 and 1 alone the parabola can meet both, and the evidence is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from servery.stats.windows import Sums
+
+Floats = NDArray[np.float64]
+
+_MOST = 0.98  # of what a bet may lose at once: at 1 one observation could end it
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """Sums of windows in which everything that a bet depends on stayed the same.
+
+    `centre` is h; `spread` the variance that scales bets; the tangents are where the parabolas touch: `upward` for
+    logarithms that rise with x, `downward` for those that fall.
+    """
+
+    share: float
+    centre: float
+    spread: float
+    upward: float
+    downward: float
+    incumbent: Sums = Sums()
+    candidate: Sums = Sums()
+
+
+class Bets(msgspec.Struct, frozen=True):
+    """Sizes of bets, in multiples of the best one for the effect that matters, and the part of the stake on each."""
+
+    sizes: tuple[float, ...]
+    parts: tuple[float, ...]
+
+
+def ladder(smallest: int, greatest: int, likely: int, fading: float) -> Bets:
+    """Powers of two, with the stake falling by `fading` with each step away from the likely one."""
+    steps = range(smallest, greatest + 1)
+    stakes = [fading ** abs(step - likely) for step in steps]
+    return Bets(tuple(2.0**step for step in steps), tuple(stake / sum(stakes) for stake in stakes))
+
+
+# A candidate that has to be stopped may fail always; one that may pass is hardly ever much better than the incumbent.
+WORSE = ladder(-3, 6, 1, 0.5)
+PASSED = ladder(-3, 3, 0, 0.4)
+
+
+def table(segments: Sequence[Segment]) -> Floats:
+    """A column of numbers for each segment: what `log_evidence` reads, made once for many questions."""
+    rows = [
+        (
+            one.share,
+            one.centre,
+            one.spread,
+            one.upward,
+            one.downward,
+            *_numbers(one.candidate),
+            *_numbers(one.incumbent),
+        )
+        for one in segments
+    ]
+    return np.array(rows, np.float64).reshape(len(rows), 11).T
+
+
+def log_evidence(segments: Floats, sign: int, harm: float, effect: float, reach: float) -> float:
+    """Logarithm of the evidence that the true harm is above `harm` (sign 1), or below it (sign -1).
+
+    Where that is not so, it reaches log(1/α) with a chance of at most α, at whatever time one looks.
+    `effect` is the distance from `harm` for which the bets are sized. |harm| must not be above `reach`.
+    """
+    share, centre, spread, upward, downward = segments[:5]
+    sums = segments[5:].reshape(2, 3, -1, 1)  # of the candidate, of the incumbent
+    chance = np.stack((share, 1 - share))
+    bets = WORSE if sign > 0 else PASSED
+    loss = np.maximum(centre / chance[0], (1 - centre) / chance[1])
+    if sign < 0:
+        loss = np.maximum((1 - centre) / chance[0], centre / chance[1])
+    wanted = (effect * share * chance[1] / spread)[:, None] * np.array(bets.sizes)
+    size = np.minimum(wanted, (_MOST / (reach + loss))[:, None])
+    rate = np.stack((sign / chance[0], -sign / chance[1]))[:, :, None]
+    start = 1 - size * (rate * centre[:, None] + sign * harm)
+    # The candidate's logarithms rise with x where worse is tested, the incumbent's fall; else the reverse.
+    tangent = np.stack((upward, downward) if sign > 0 else (downward, upward))[:, :, None]
+    end = np.array((0.0, 1.0) if sign > 0 else (1.0, 0.0))[:, None, None]
+    return log_mean(_sums(sums, start, size * rate, tangent, end).sum(axis=(0, 1)), bets.parts)
+
+
+def log_mean(logs: Floats, parts: Sequence[float]) -> float:
+    """Logarithm of the weighted mean of what `logs` are the logarithms of."""
+    greatest = float(logs.max())
+    return greatest + math.log(float(np.dot(np.exp(logs - greatest), parts)))
+
+
+def _numbers(sums: Sums) -> tuple[float, float, float]:
+    return sums.n, sums.total, sums.squares
+
+
+def _sums(sums: Floats, start: Floats, slope: Floats, tangent: Floats, end: Floats) -> Floats:
+    """A lower bound of the sum of log(start + slope·x) over all x, by the parabola that touches at `tangent` and meets at `end`."""
+    at = start + slope * tangent
+    height, rise, gap = np.log(at), slope / at, end - tangent
+    bend = (np.log(start + slope * end) - height - rise * gap) / (gap * gap)
+    straight = rise - 2 * bend * tangent
+    constant = height - tangent * (straight + bend * tangent)
+    return sums[:, 0] * constant + sums[:, 1] * straight + sums[:, 2] * bend

@@ -1,0 +1,139 @@
+"""A confidence sequence for a difference of means: valid at every look, from the first window on.
+
+For values from 0 to a declared cap: errors (0 or 1), dollars cut off at a cap, quality from 0 to 1. How it is made and why
+it holds stands in `bets`. What is assumed: each value belongs to something that was assigned by itself, at random, with
+the window's share, and was counted once. Where users are assigned, and come again, values of one user belong together:
+use unit sums (`asymptotic`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from servery.stats.bets import Floats, Segment, log_evidence, table
+from servery.stats.windows import Bounds, Sums, Window
+
+_REACH = 10  # effects beyond the margin up to which a harm is told
+_STEPS = 200  # to which an effect is told exactly
+_NEAR = 1e-3  # of [0, 1]: as near to an end as a tangent may come
+
+
+class MeanHarm(msgspec.Struct, frozen=True):
+    """Harm = candidate's mean - incumbent's mean, in the metric's own units; what is better when higher comes flipped.
+
+    The sequence is narrowest where a true harm is about `effect` away from `margin` (by default: the margin itself), and valid
+    everywhere. `expected` is the incumbent's mean, where it is known before the first window; windows with share 0 teach it
+    too. It is a value: `after` returns the next one, with at most about two segments for each doubling of the data.
+    """
+
+    margin: float
+    effect: float = 0.0
+    cap: float = 1.0
+    expected: float | None = None
+    segments: tuple[Segment, ...] = ()
+    incumbent: Sums = Sums()
+    candidate: Sums = Sums()
+
+    def after(self, window: Window) -> MeanHarm:
+        """With what came in since the last look; each value comes once, in whatever window it arrives.
+
+        A ValueError for values above the cap: cut each one off before it is added up.
+        """
+        incumbent, candidate = (self._capped(sums) for sums in (window.incumbent, window.candidate))
+        segments = self.segments
+        if 0 < window.share < 1 and incumbent.n + candidate.n > 0:
+            place = self._open(window.share)
+            segment = segments[place] if place is not None else self._opened(window.share)
+            segment = msgspec.structs.replace(
+                segment, incumbent=segment.incumbent.plus(incumbent), candidate=segment.candidate.plus(candidate)
+            )
+            cut = len(segments) if place is None else place
+            segments = (*segments[:cut], segment, *segments[cut + 1 :])
+        return msgspec.structs.replace(
+            self,
+            segments=segments,
+            incumbent=self.incumbent.plus(incumbent),
+            candidate=self.candidate.plus(candidate),
+        )
+
+    def evidence(self, sign: int) -> float:
+        """Logarithm of the evidence that the true harm is above (sign 1) or below (sign -1) the margin.
+
+        At or above log(1/α) the bounds at the risk α decide; this costs a tenth of asking for them.
+        """
+        return self._asked(table(self.segments), sign, self.margin)
+
+    def bounds(self, worse: float, passed: float) -> Bounds:
+        """(low, high): low is at or above the true harm with the chance `worse` at most, at any look; high below it, `passed`.
+
+        low ≥ margin: the candidate is worse. high ≤ margin: it has passed. Neither is told beyond ten effects from the margin.
+        """
+        return Bounds(self._ruled_out(1, worse), -self._ruled_out(-1, passed))
+
+    @property
+    def _effect(self) -> float:
+        return self.effect or abs(self.margin) or self.cap / 100
+
+    @property
+    def _reach(self) -> float:
+        return min(self.cap, abs(self.margin) + _REACH * self._effect)
+
+    def _capped(self, sums: Sums) -> Sums:
+        scaled = sums.times(1 / self.cap)
+        if not (0 <= scaled.squares <= scaled.total * (1 + 1e-9) and scaled.total <= scaled.n * (1 + 1e-9)):
+            raise ValueError(
+                f"{sums} can't be sums of values from 0 to {self.cap}: cut values off at the cap before adding"
+            )
+        return scaled
+
+    def _asked(self, segments: Floats, sign: int, harm: float) -> float:
+        return log_evidence(segments, sign, harm / self.cap, self._effect / self.cap, self._reach / self.cap)
+
+    def _ruled_out(self, sign: int, alpha: float) -> float:
+        """The greatest sign·harm that is ruled out; the margin is looked at first, so that it decides exactly."""
+        segments, wanted = table(self.segments), math.log(1 / alpha)
+        ruled_out, open_ = -self.cap, self._reach
+        middle = sign * self.margin
+        while open_ - ruled_out > self._effect / _STEPS:
+            if self._asked(segments, sign, sign * middle) >= wanted:
+                ruled_out = middle
+            else:
+                open_ = middle
+            middle = (ruled_out + open_) / 2
+        return ruled_out
+
+    def _open(self, share: float) -> int | None:
+        """The segment that takes more of this share: the last one, until it holds half of what was seen of either arm."""
+        places = [place for place, one in enumerate(self.segments) if one.share == share]
+        if not places:
+            return None
+        last = self.segments[places[-1]]
+        full = 0 < self.incumbent.n <= 2 * last.incumbent.n or 0 < self.candidate.n <= 2 * last.candidate.n
+        return None if full else places[-1]
+
+    def _opened(self, share: float) -> Segment:
+        """A segment whose bets are sized by what was seen so far."""
+        mean, square = _moments(self.incumbent, None if self.expected is None else self.expected / self.cap)
+        variance = max(square - mean * mean, 1e-9)
+        # A candidate is taken to be as the incumbent until it has shown otherwise.
+        weight = max(1.0, variance / (mean * mean))
+        candidate = (self.candidate.total + weight * mean) / (self.candidate.n + weight)
+        beyond = (self.margin if self.margin > 0 else self._effect / 2) / self.cap
+        seen = self.incumbent.plus(self.candidate)
+        rest = seen.flipped(1)
+        return Segment(
+            share,
+            centre=min(max((1 - share) * candidate + share * mean, 0.0), 1.0),
+            spread=variance * (1 + (1 - share) * beyond / mean),  # a count's variance grows with its mean
+            upward=min(max(seen.squares / seen.total, _NEAR), 1.0) if seen.total > 0 else 1.0,
+            downward=1 - min(max(rest.squares / rest.total, _NEAR), 1.0) if rest.total > 0 else 0.0,
+        )
+
+
+def _moments(seen: Sums, expected: float | None) -> tuple[float, float]:
+    """Mean and mean square, with a little of what is expected: half a hit where nothing is."""
+    weight, hits = (1.0, 0.5) if expected is None else (20.0, 20 * expected)
+    n = seen.n + weight
+    return max((seen.total + hits) / n, 0.5 / n), max((seen.squares + hits) / n, 0.5 / n)
