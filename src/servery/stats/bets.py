@@ -2,14 +2,16 @@
 
 Each observation x in [0, 1] is given at random, with the chance p, to the candidate, otherwise to the incumbent. Then
 
-    y = (x - h) / p of the candidate's,  y = -(x - h) / (1 - p) of the incumbent's
+    y = (x - h - m) / p of the candidate's,  y = -(x - h) / (1 - p) of the incumbent's
 
-has, whatever the past was, the mean harm = candidate's mean - incumbent's mean, for every h and p that were fixed before.
-(With h between the arms' means this is the estimate by inverse propensities with the least variance: Robins, Rotnitzky
-and Zhao 1994.) So if harm ≤ m, the product of all 1 + λ(y - m) is a supermartingale for each λ ≥ 0 that keeps the factors
-positive: it reaches 1/α at any time at all with a chance of at most α (Ville 1939). This is testing by betting
-(Waudby-Smith and Ramdas 2024, Estimating means of bounded random variables by betting, JRSS B 86 (1)). It needs neither
-many observations nor stable means, only that whoever is assigned is assigned at random.
+has, whatever the past was, the mean harm - m, with harm = candidate's mean - incumbent's mean, for every h and p that were
+fixed before. So if harm ≤ m, the product of all 1 + λy is a supermartingale for each λ ≥ 0 that keeps the factors positive:
+it reaches 1/α at any time at all with a chance of at most α (Ville 1939). This is testing by betting (Waudby-Smith and
+Ramdas 2024, Estimating means of bounded random variables by betting, JRSS B 86 (1)). It needs neither many observations
+nor stable means, only that whoever is assigned is assigned at random. With h near the incumbent's mean it also needs little
+of p: where the candidate gets less than its share, or nothing, that alone is no evidence. For zeros and ones these are the
+bets whose logarithms grow fastest (with Turner, Ly and Grünwald 2024, Generic E-variables for exact sequential k-sample
+tests, JSPI 230, where the arms' rates are known; here they are learned on the way).
 
 Only sums over windows are known. The logarithm of a factor is bounded from below by the parabola that touches it at one
 value and meets it at the end of [0, 1] where it is steepest; a parabola's sum follows from n, Σx, Σx². (Fan, Grama and Liu
@@ -24,6 +26,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from servery.stats.windows import Sums
@@ -36,12 +39,13 @@ _MOST = 0.98  # of what a bet may lose at once: at 1 one observation could end i
 class Segment(msgspec.Struct, frozen=True):
     """Sums of windows in which everything that a bet depends on stayed the same.
 
-    `centre` is h; `spread` the variance that scales bets; the tangents are where the parabolas touch: `upward` for
-    logarithms that rise with x, `downward` for those that fall.
+    h is `worse_centre` where worse is tested, `passed_centre` where passed is; `spread` is the variance that scales bets;
+    the tangents are where the parabolas touch: `upward` for logarithms that rise with x, `downward` for those that fall.
     """
 
     share: float
-    centre: float
+    worse_centre: float
+    passed_centre: float
     spread: float
     upward: float
     downward: float
@@ -70,38 +74,29 @@ PASSED = ladder(-3, 3, 0, 0.4)
 
 def table(segments: Sequence[Segment]) -> Floats:
     """A column of numbers for each segment: what `log_evidence` reads, made once for many questions."""
-    rows = [
-        (
-            one.share,
-            one.centre,
-            one.spread,
-            one.upward,
-            one.downward,
-            *_numbers(one.candidate),
-            *_numbers(one.incumbent),
-        )
-        for one in segments
-    ]
-    return np.array(rows, np.float64).reshape(len(rows), 11).T
+    rows = [(*astuple(one)[:6], *astuple(one.candidate), *astuple(one.incumbent)) for one in segments]
+    return np.array(rows, np.float64).reshape(len(rows), 12).T
 
 
 def log_evidence(segments: Floats, sign: int, harm: float, effect: float, reach: float) -> float:
     """Logarithm of the evidence that the true harm is above `harm` (sign 1), or below it (sign -1).
 
     Where that is not so, it reaches log(1/α) with a chance of at most α, at whatever time one looks.
-    `effect` is the distance from `harm` for which the bets are sized. |harm| must not be above `reach`.
+    `effect` is the distance from `harm` for which the bets are sized; sign·`harm` must not be above `reach`.
     """
-    share, centre, spread, upward, downward = segments[:5]
-    sums = segments[5:].reshape(2, 3, -1, 1)  # of the candidate, of the incumbent
-    chance = np.stack((share, 1 - share))
+    share, centre, spread = segments[0], segments[1 if sign > 0 else 2], segments[3]
+    upward, downward = segments[4:6]
+    sums = segments[6:].reshape(2, 3, -1, 1)  # of the candidate, of the incumbent
+    rest = 1 - share
     bets = WORSE if sign > 0 else PASSED
-    loss = np.maximum(centre / chance[0], (1 - centre) / chance[1])
-    if sign < 0:
-        loss = np.maximum((1 - centre) / chance[0], centre / chance[1])
-    wanted = (effect * share * chance[1] / spread)[:, None] * np.array(bets.sizes)
-    size = np.minimum(wanted, (_MOST / (reach + loss))[:, None])
-    rate = np.stack((sign / chance[0], -sign / chance[1]))[:, :, None]
-    start = 1 - size * (rate * centre[:, None] + sign * harm)
+    if sign > 0:
+        loss = np.maximum((centre + reach) / share, (1 - centre) / rest)
+    else:
+        loss = np.maximum((1 - centre + reach) / share, centre / rest)
+    wanted = (effect * share * rest / spread)[:, None] * np.array(bets.sizes)
+    size = np.minimum(wanted, (_MOST / loss)[:, None])
+    rate = np.stack((sign / share, -sign / rest))[:, :, None]
+    start = 1 - size * rate * np.stack((centre + harm, centre))[:, :, None]
     # The candidate's logarithms rise with x where worse is tested, the incumbent's fall; else the reverse.
     tangent = np.stack((upward, downward) if sign > 0 else (downward, upward))[:, :, None]
     end = np.array((0.0, 1.0) if sign > 0 else (1.0, 0.0))[:, None, None]
@@ -112,10 +107,6 @@ def log_mean(logs: Floats, parts: Sequence[float]) -> float:
     """Logarithm of the weighted mean of what `logs` are the logarithms of."""
     greatest = float(logs.max())
     return greatest + math.log(float(np.dot(np.exp(logs - greatest), parts)))
-
-
-def _numbers(sums: Sums) -> tuple[float, float, float]:
-    return sums.n, sums.total, sums.squares
 
 
 def _sums(sums: Floats, start: Floats, slope: Floats, tangent: Floats, end: Floats) -> Floats:

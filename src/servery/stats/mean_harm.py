@@ -15,7 +15,7 @@ import msgspec
 from servery.stats.bets import Floats, Segment, log_evidence, table
 from servery.stats.windows import Bounds, Sums, Window
 
-_REACH = 10  # effects beyond the margin up to which a harm is told
+_REACH = {1: 4, -1: 2}  # effects from the margin, up and down, within which a harm is told
 _STEPS = 200  # to which an effect is told exactly
 _NEAR = 1e-3  # of [0, 1]: as near to an end as a tangent may come
 
@@ -68,7 +68,8 @@ class MeanHarm(msgspec.Struct, frozen=True):
     def bounds(self, worse: float, passed: float) -> Bounds:
         """(low, high): low is at or above the true harm with the chance `worse` at most, at any look; high below it, `passed`.
 
-        low ≥ margin: the candidate is worse. high ≤ margin: it has passed. Neither is told beyond ten effects from the margin.
+        low ≥ margin: the candidate is worse. high ≤ margin: it has passed. Neither goes further from the margin on the
+        other's side than four effects (low) or two (high): what is known better than that decides nothing.
         """
         return Bounds(self._ruled_out(1, worse), -self._ruled_out(-1, passed))
 
@@ -76,9 +77,8 @@ class MeanHarm(msgspec.Struct, frozen=True):
     def _effect(self) -> float:
         return self.effect or abs(self.margin) or self.cap / 100
 
-    @property
-    def _reach(self) -> float:
-        return min(self.cap, abs(self.margin) + _REACH * self._effect)
+    def _reach(self, sign: int) -> float:
+        return sign * self.margin + _REACH[sign] * self._effect
 
     def _capped(self, sums: Sums) -> Sums:
         scaled = sums.times(1 / self.cap)
@@ -89,12 +89,12 @@ class MeanHarm(msgspec.Struct, frozen=True):
         return scaled
 
     def _asked(self, segments: Floats, sign: int, harm: float) -> float:
-        return log_evidence(segments, sign, harm / self.cap, self._effect / self.cap, self._reach / self.cap)
+        return log_evidence(segments, sign, harm / self.cap, self._effect / self.cap, self._reach(sign) / self.cap)
 
     def _ruled_out(self, sign: int, alpha: float) -> float:
         """The greatest sign·harm that is ruled out; the margin is looked at first, so that it decides exactly."""
         segments, wanted = table(self.segments), math.log(1 / alpha)
-        ruled_out, open_ = -self.cap, self._reach
+        ruled_out, open_ = -self.cap, min(self.cap, self._reach(sign))
         middle = sign * self.margin
         while open_ - ruled_out > self._effect / _STEPS:
             if self._asked(segments, sign, sign * middle) >= wanted:
@@ -117,15 +117,15 @@ class MeanHarm(msgspec.Struct, frozen=True):
         """A segment whose bets are sized by what was seen so far."""
         mean, square = _moments(self.incumbent, None if self.expected is None else self.expected / self.cap)
         variance = max(square - mean * mean, 1e-9)
-        # A candidate is taken to be as the incumbent until it has shown otherwise.
-        weight = max(1.0, variance / (mean * mean))
-        candidate = (self.candidate.total + weight * mean) / (self.candidate.n + weight)
+        # Where nothing is known, what the incumbent does must not look as if the candidate did it.
+        known = self.incumbent.n > 0 or self.expected is not None
         beyond = (self.margin if self.margin > 0 else self._effect / 2) / self.cap
         seen = self.incumbent.plus(self.candidate)
         rest = seen.flipped(1)
         return Segment(
             share,
-            centre=min(max((1 - share) * candidate + share * mean, 0.0), 1.0),
+            worse_centre=min(mean, 1.0) if known else 0.0,
+            passed_centre=min(mean, 1.0) if known else 1.0,
             spread=variance * (1 + (1 - share) * beyond / mean),  # a count's variance grows with its mean
             upward=min(max(seen.squares / seen.total, _NEAR), 1.0) if seen.total > 0 else 1.0,
             downward=1 - min(max(rest.squares / rest.total, _NEAR), 1.0) if rest.total > 0 else 0.0,
