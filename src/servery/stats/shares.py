@@ -30,8 +30,9 @@ def log_evidence(hits: Floats, n: float, level: float, sign: int, effect: float)
     loss = level if sign > 0 else 1 - level
     size = sign * np.minimum(np.array(_BETS.sizes) * effect / (level * (1 - level)), _MOST / loss)
     hits = np.asarray(hits)[..., None]
-    logs = hits * np.log1p(size * (1 - level)) + (n - hits) * np.log1p(-size * level) + np.log(_BETS.parts)
-    return np.logaddexp.reduce(logs, axis=-1)
+    logs = hits * np.log1p(size * (1 - level)) + (n - hits) * np.log1p(-size * level)
+    greatest = logs.max(axis=-1, keepdims=True)
+    return greatest[..., 0] + np.log(np.exp(logs - greatest) @ np.array(_BETS.parts))
 
 
 def share_bounds(hits: float, n: float, low: float, high: float, effect: float = 0.0) -> Bounds:
