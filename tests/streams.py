@@ -21,6 +21,17 @@ Values = NDArray[np.float64]
 Harm = MeanHarm | QuantileHarm
 
 
+class Sketches(NamedTuple):
+    """A window of a metric that is judged by a quantile."""
+
+    share: float
+    incumbent: Sketch
+    candidate: Sketch
+
+
+Drawn = Window | Sketches
+
+
 class Stream(Protocol):
     """A metric with a margin. `harm` is in the units of the sequence that watches it."""
 
@@ -29,8 +40,8 @@ class Stream(Protocol):
     @property
     def margin(self) -> float: ...
     def begin(self, draws: Draws) -> Harm: ...
-    def grown(self, sequence: Harm, draws: Draws, harm: float, n: int, share: float) -> Harm:
-        """After a window of n observations."""
+    def drawn(self, draws: Draws, harm: float, n: int, share: float) -> Drawn:
+        """A window of n observations."""
         ...
 
     def fixed_n(self, plan: Plan, harm: float) -> float:
@@ -56,10 +67,6 @@ class Errors(NamedTuple):
         failed = int(draws.binomial(n - b, self.base)), int(draws.binomial(b, self.base + harm))
         return Window(share, hits(failed[0], n - b), hits(failed[1], b))
 
-    def grown(self, sequence: Harm, draws: Draws, harm: float, n: int, share: float) -> Harm:
-        assert isinstance(sequence, MeanHarm)
-        return sequence.after(self.drawn(draws, harm, n, share))
-
     def fixed_n(self, plan: Plan, harm: float) -> float:
         return fixed_n_of_share(plan, self.base, harm, self.margin)
 
@@ -80,11 +87,10 @@ class Cost(NamedTuple):
         spike = draws.random(n) < self._spikes(harm)
         return np.where(spike, np.minimum(0.1 * draws.random(n) ** (-1 / 1.2), 1.0), 0.02 * draws.random(n))
 
-    def grown(self, sequence: Harm, draws: Draws, harm: float, n: int, share: float) -> Harm:
-        assert isinstance(sequence, MeanHarm)
+    def drawn(self, draws: Draws, harm: float, n: int, share: float) -> Drawn:
         b = int(draws.binomial(n, share))
         arms = self.values(draws, 0.0, n - b), self.values(draws, harm, b)
-        return sequence.after(Window(share, *map(sums_of, arms)))
+        return Window(share, *map(sums_of, arms))
 
     def fixed_n(self, plan: Plan, harm: float) -> float:
         draws = np.random.default_rng(0)
@@ -108,11 +114,10 @@ class Quality(NamedTuple):
     def begin(self, draws: Draws) -> Harm:
         return MeanHarm(self.margin)
 
-    def grown(self, sequence: Harm, draws: Draws, harm: float, n: int, share: float) -> Harm:
-        assert isinstance(sequence, MeanHarm)
+    def drawn(self, draws: Draws, harm: float, n: int, share: float) -> Drawn:
         b = int(draws.binomial(n, share))
         arms = (draws.beta(15 * mean, 15 * (1 - mean), size) for mean, size in ((0.8, n - b), (0.8 - harm, b)))
-        return sequence.after(Window(share, *(sums_of(arm).flipped(1.0) for arm in arms)))
+        return Window(share, *(sums_of(arm).flipped(1.0) for arm in arms))
 
     def fixed_n(self, plan: Plan, harm: float) -> float:
         first, second = (mean * (1 - mean) / 16 for mean in (0.8, 0.8 - harm))
@@ -135,10 +140,9 @@ class Latency(NamedTuple):
         logs = draws.normal(0, self.sigma, n) if self.sigma else draws.exponential(1 / self.tail, n)
         return np.exp(17 + logs) * (1 + harm)
 
-    def grown(self, sequence: Harm, draws: Draws, harm: float, n: int, share: float) -> Harm:
-        assert isinstance(sequence, QuantileHarm)
+    def drawn(self, draws: Draws, harm: float, n: int, share: float) -> Drawn:
         b = int(draws.binomial(n, share))
-        return sequence.after(share, sketch_of(self.values(draws, 0.0, n - b)), sketch_of(self.values(draws, harm, b)))
+        return Sketches(share, sketch_of(self.values(draws, 0.0, n - b)), sketch_of(self.values(draws, harm, b)))
 
     def fixed_n(self, plan: Plan, harm: float) -> float:
         # The density of logarithms at the quantile; 1.645 is the normal one's.
@@ -160,9 +164,8 @@ class Labels(NamedTuple):
     def begin(self, draws: Draws) -> Harm:
         return MeanHarm(self.margin)
 
-    def grown(self, sequence: Harm, draws: Draws, harm: float, n: int, share: float) -> Harm:
+    def drawn(self, draws: Draws, harm: float, n: int, share: float) -> Drawn:
         """n is the number of labelled ones to be expected; the arms' parts of it differ as their outcomes do."""
-        assert isinstance(sequence, MeanHarm)
         soon, late = labelled_by(5)
         everyone = round(n / (self.base * soon + (1 - self.base) * late))
         b = int(draws.binomial(everyone, share))
@@ -171,7 +174,7 @@ class Labels(NamedTuple):
             bad = int(draws.binomial(size, true_rate(rate)))
             known = int(draws.binomial(bad, soon)), int(draws.binomial(size - bad, late))
             arms.append(hits(known[0], sum(known)))
-        return sequence.after(Window(share, *arms))
+        return Window(share, *arms)
 
     def fixed_n(self, plan: Plan, harm: float) -> float:
         return fixed_n_of_share(plan, self.base, harm, self.margin)
@@ -225,6 +228,14 @@ def sketch_of(values: Values) -> Sketch:
 _EXACT = math.log(LIMIT) / TOP / math.log(1.01 / 0.99)
 
 
+def after(sequence: Harm, drawn: Drawn) -> Harm:
+    if isinstance(sequence, QuantileHarm):
+        assert isinstance(drawn, Sketches)
+        return sequence.after(*drawn)
+    assert isinstance(drawn, Window)
+    return sequence.after(drawn)
+
+
 class Watched(NamedTuple):
     """The observations after which it was first found worse, and passed; None where it never was."""
 
@@ -239,7 +250,7 @@ def watch(
     sequence, wanted = stream.begin(draws), math.log(1 / alpha)
     found: dict[int, int] = {}
     for look, share in enumerate(shares, 1):
-        sequence = stream.grown(sequence, draws, harm, size, share)
+        sequence = after(sequence, stream.drawn(draws, harm, size, share))
         for sign in (1, -1):
             if sign not in found and sequence.evidence(sign) >= wanted:
                 found[sign] = look * size
