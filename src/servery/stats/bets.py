@@ -100,7 +100,8 @@ def log_evidence(segments: Floats, sign: int, harm: float, effect: float, reach:
     # The candidate's logarithms rise with x where worse is tested, the incumbent's fall; else the reverse.
     tangent = np.stack((upward, downward) if sign > 0 else (downward, upward))[:, :, None]
     end = np.array((0.0, 1.0) if sign > 0 else (1.0, 0.0))[:, None, None]
-    return log_mean(_sums(sums, start, size * rate, tangent, end).sum(axis=(0, 1)), bets.parts)
+    logs = sum_of_logs((sums[:, 0], sums[:, 1], sums[:, 2]), start, size * rate, tangent, end)
+    return log_mean(logs.sum(axis=(0, 1)), bets.parts)
 
 
 def log_mean(logs: Floats, parts: Sequence[float]) -> float:
@@ -109,11 +110,21 @@ def log_mean(logs: Floats, parts: Sequence[float]) -> float:
     return greatest + math.log(float(np.dot(np.exp(logs - greatest), parts)))
 
 
-def _sums(sums: Floats, start: Floats, slope: Floats, tangent: Floats, end: Floats) -> Floats:
-    """A lower bound of the sum of log(start + slope·x) over all x, by the parabola that touches at `tangent` and meets at `end`."""
+def sum_of_logs(
+    sums: tuple[Floats | float, Floats | float, Floats | float],
+    start: Floats,
+    slope: Floats,
+    tangent: Floats | float,
+    end: Floats | float,
+) -> Floats:
+    """A lower bound of the sum of log(start + slope·x) over all x, from their n, Σx and Σx².
+
+    By the parabola that touches at `tangent` and meets at `end`: 0 where the slope is positive, else 1.
+    """
+    n, total, squares = sums
     at = start + slope * tangent
     height, rise, gap = np.log(at), slope / at, end - tangent
     bend = (np.log(start + slope * end) - height - rise * gap) / (gap * gap)
     straight = rise - 2 * bend * tangent
     constant = height - tangent * (straight + bend * tangent)
-    return sums[:, 0] * constant + sums[:, 1] * straight + sums[:, 2] * bend
+    return n * constant + total * straight + squares * bend
