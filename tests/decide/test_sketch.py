@@ -64,6 +64,7 @@ def test_cumulative_counts_are_those_below_the_edges(sample: list[int], first: i
     last = min(first + more, TOP)
     told = sketch.cumulative(first, last).tolist()
     assert told == [sum(index_of(value) <= index for value in sample) for index in range(first, last + 1)]
+    assert sketch.above(first) == len(sample) - told[0]
 
 
 def test_the_number_of_bins_is_bounded() -> None:

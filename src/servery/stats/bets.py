@@ -95,10 +95,10 @@ def log_evidence(segments: Floats, sign: int, harm: float, effect: float, reach:
         loss = np.maximum((1 - centre + reach) / share, centre / rest)
     wanted = (effect * share * rest / spread)[:, None] * np.array(bets.sizes)
     size = np.minimum(wanted, (_MOST / loss)[:, None])
-    rate = np.stack((sign / share, -sign / rest))[:, :, None]
-    start = 1 - size * rate * np.stack((centre + harm, centre))[:, :, None]
+    rate = np.array((sign / share, -sign / rest))[:, :, None]
+    start = 1 - size * rate * np.array((centre + harm, centre))[:, :, None]
     # The candidate's logarithms rise with x where worse is tested, the incumbent's fall; else the reverse.
-    tangent = np.stack((upward, downward) if sign > 0 else (downward, upward))[:, :, None]
+    tangent = np.array((upward, downward) if sign > 0 else (downward, upward))[:, :, None]
     end = np.array((0.0, 1.0) if sign > 0 else (1.0, 0.0))[:, None, None]
     logs = sum_of_logs((sums[:, 0], sums[:, 1], sums[:, 2]), start, size * rate, tangent, end)
     return log_mean(logs.sum(axis=(0, 1)), bets.parts)

@@ -134,8 +134,7 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         last = self.tails[places[-1]]
         full = 0 < self.seen[0] <= 2 * last.incumbent or 0 < self.seen[1] <= 2 * last.candidate
         part, total = last.worse.part, recent.count
-        above = total - int(recent.cumulative(last.worse.index, last.worse.index)[0])
-        stale = total * part >= _FEWEST and not part / _STALE <= above / total <= part * _STALE
+        stale = total * part >= _FEWEST and not 1 / _STALE <= recent.above(last.worse.index) / (total * part) <= _STALE
         return None if full or (stale and len(self.tails) < _SEGMENTS) else places[-1]
 
     def _opened(self, share: float, recent: Sketch) -> Tail | None:
@@ -171,13 +170,11 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         )
 
     def _counted(self, sign: int, side: Side, incumbent: Sketch, candidate: Sketch) -> Side:
-        above = incumbent.count - int(incumbent.cumulative(side.index, side.index)[0])
         marks = [min(max(side.index + mark, 0), TOP) for mark in self._scale.marks(sign)]
         first, last = min(marks), max(marks)
-        below = candidate.cumulative(first, last)
-        counts = zip(side.candidate, marks, strict=True)
-        grown = tuple(before + candidate.count - int(below[mark - first]) for before, mark in counts)
-        return msgspec.structs.replace(side, incumbent=side.incumbent + above, candidate=grown)
+        total, below = candidate.count, candidate.cumulative(first, last).tolist()
+        grown = tuple(before + total - below[mark - first] for before, mark in zip(side.candidate, marks, strict=True))
+        return msgspec.structs.replace(side, incumbent=side.incumbent + incumbent.above(side.index), candidate=grown)
 
 
 class _Scale(NamedTuple):
@@ -194,5 +191,6 @@ class _Scale(NamedTuple):
         """In bins, in the order in which evidence gets weaker: from small ratios to great ones for worse (sign 1), else back."""
         step = max(1, round(self.effect / _MARKS))
         first, last = (round(effects * self.effect / step) for effects in _REACH[sign])
-        marks = [self.own(sign) + step * place for place in range(first, last + 1)]
+        own = self.own(sign)
+        marks = [own + step * place for place in range(first, last + 1)]
         return marks if sign > 0 else marks[::-1]

@@ -86,13 +86,17 @@ class Sketch:
         sure = sum(count for index, count in self._bins.items() if index < mine)
         return sure, sure + self._bins.get(mine, 0)
 
+    def above(self, index: int) -> int:
+        """How many lie above the edge of a bin."""
+        return sum(count for one, count in self._bins.items() if one > index)
+
     def cumulative(self, first: int, last: int) -> Counts:
         """How many lie at or below the edge of each bin from `first` to `last`, both included."""
-        counts = np.zeros(last - first + 1, np.int64)
+        counts = [0] * (last - first + 1)
         for index, count in self._bins.items():
             if index <= last:
                 counts[max(index - first, 0)] += count
-        return np.cumsum(counts)
+        return np.cumsum(counts, dtype=np.int64)
 
     def span(self) -> tuple[int, int] | None:
         """The first and the last bin that hold something."""
