@@ -136,3 +136,26 @@ def test_a_candidate_that_fails_always_is_found_within_a_hundred_attempts(share:
             sequence = sequence.after(Window(share, hits(failed, 1000 - candidate), hits(candidate, candidate)))
             attempts += candidate
         assert attempts <= 100
+
+
+def test_users_who_stay_in_their_arm_count_once() -> None:
+    """Two hundred users, some of whom fail often, ask ninety times each: their requests aren't assigned one by one, the users are."""
+    wrong = {"each request": 0, "the first of each user": 0}
+    for run in range(60):
+        for name in wrong:
+            draws, sequence = np.random.default_rng((13, run)), MeanHarm(0.01)
+            rates, chosen, seen = draws.beta(0.05, 2.45, 200), draws.random(200) < 0.05, np.zeros(200, bool)
+            for _ in range(60):
+                users = draws.integers(0, 200, 300)
+                if name != "each request":
+                    users = np.unique(users)
+                    users = users[~seen[users]]
+                    seen[users] = True
+                failed, candidate = draws.random(len(users)) < rates[users], chosen[users]
+                arms = (hits(float(failed[arm].sum()), float(arm.sum())) for arm in (~candidate, candidate))
+                sequence = sequence.after(Window(0.05, *arms))
+                if sequence.evidence(1) >= math.log(1 / ALPHA):
+                    wrong[name] += 1
+                    break
+    assert surely(wrong["the first of each user"], 60) <= ALPHA
+    assert surely(wrong["each request"], 60) > ALPHA
