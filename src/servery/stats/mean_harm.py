@@ -82,7 +82,8 @@ class MeanHarm(msgspec.Struct, frozen=True):
 
     def _capped(self, sums: Sums) -> Sums:
         scaled = sums.times(1 / self.cap)
-        if not (0 <= scaled.squares <= scaled.total * (1 + 1e-9) and scaled.total <= scaled.n * (1 + 1e-9)):
+        slack = 1e-9 * scaled.n
+        if not -slack <= scaled.squares <= scaled.total + slack <= scaled.n + 2 * slack:
             raise ValueError(
                 f"{sums} can't be sums of values from 0 to {self.cap}: cut values off at the cap before adding"
             )

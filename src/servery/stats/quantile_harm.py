@@ -7,8 +7,9 @@ load rises and falls for both, while the share changes, and for any x; that x li
 the incumbent's sample allows) is what makes it evidence about that quantile. Ratios are told on the grid of the bins, and
 rounded against the decision: with a margin of 1.10 worse means above 1.105, passed means below 1.083.
 
-Two sequences for two quantiles (Howard and Ramdas 2022; `shares.quantile_bounds`) would also rule out every other position
-of the incumbent's quantile. On a sketch's bins that takes two to four times as many values.
+Two sequences for two quantiles (Howard and Ramdas 2022; `shares.quantile_bounds`) assume less about what the candidate does beside
+the quantile. But they would have to rule out every other position of the incumbent's, lose a bin on either side, and
+take a load that rises while the share does for harm.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from servery.stats.bets import Segment, log_evidence, table
-from servery.stats.sketch import RATIO, TOP, Sketch, index_of
+from servery.stats.sketch import LIMIT, RATIO, TOP, Sketch, index_of
 from servery.stats.windows import Bounds, hits
 
 _BIN = math.log(RATIO)
@@ -91,12 +92,12 @@ class QuantileHarm(msgspec.Struct, frozen=True):
     def bounds(self, worse: float, passed: float) -> Bounds:
         """(low, high) of the harm: low is at or above the true one with the chance `worse` at most, at any look; high below, `passed`.
 
-        low ≥ margin: the candidate is worse. high ≤ margin: it has passed. -1 and infinity where nothing is known; neither
+        low ≥ margin: the candidate is worse. high ≤ margin: it has passed. -1 and sketch.LIMIT where nothing is known; neither
         goes further from the margin on the other's side than four effects (low) or two (high).
         """
         low = self._ruled_out(1, math.log(1 / worse))
         high = self._ruled_out(-1, math.log(1 / passed))
-        return Bounds(-1.0 if low is None else RATIO**low - 1, math.inf if high is None else RATIO**high - 1)
+        return Bounds(-1.0 if low is None else RATIO**low - 1, float(LIMIT) if high is None else RATIO**high - 1)
 
     @property
     def _scale(self) -> _Scale:

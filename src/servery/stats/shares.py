@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from servery.stats.bets import Floats, ladder
-from servery.stats.sketch import Sketch, edge
+from servery.stats.sketch import LIMIT, Sketch, edge
 from servery.stats.windows import Bounds
 
 _MOST = 0.98  # of what a bet may lose at once
@@ -74,7 +74,7 @@ def quantile_bounds(sketch: Sketch, quantile: float, low: float, high: float) ->
     """Where a quantile lies, to the edges of bins; `low` and `high` are the risks of the bounds, at any look."""
     span = sketch.span()
     if span is None:
-        return Bounds(0.0, math.inf)
+        return Bounds(0.0, float(LIMIT))
     first, last = max(span[0] - 1, 0), span[1]
     above = sketch.count - sketch.cumulative(first, last).astype(np.float64)
     part = 1 - quantile
@@ -85,5 +85,5 @@ def quantile_bounds(sketch: Sketch, quantile: float, low: float, high: float) ->
     over = int(np.count_nonzero(less))
     return Bounds(
         edge(first + under - 1) if under else 0.0,
-        edge(last + 1 - over) if over else math.inf,
+        edge(last + 1 - over) if over else float(LIMIT),
     )
