@@ -157,6 +157,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
     from servery.gateway.tallies import observed
+    from servery.gateway.trials import Lease
     from servery.gateway.worker import Worker
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
@@ -188,7 +189,11 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     counting = _counting(folder, snapshot, f"{run}-{dice.bits(4).hex()}", clock)
     tally = observed()
     holdings = Holdings(counting.minutes.make, counting.budgets.of, tally.count)
+<<<<<<< HEAD
     serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, _reads(folder))
+=======
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, read_router, Lease(clock.steady_ns))
+>>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
 
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 
@@ -363,8 +368,11 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     from servery.control.apply import read_snapshot, write_whole
     from servery.control.journal import Journal
     from servery.control.loop import Again, Controller
+    from servery.control.observe import Watch
+    from servery.control.rollouts import Rollouts
     from servery.host.channel import listen_at
     from servery.host.http import HttpServer
+    from servery.store.rollouts import RolloutBook
     from servery.web.admin import AdminFace, by_socket
     from servery.web.operations import operations
 
@@ -386,9 +394,10 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         lifeline.when_ended(stop.set)
         snapshot = read_snapshot(folder.snapshot)
         controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
-        face = AdminFace(operations(controller), by_socket, here=True)
+        rollouts = Rollouts(controller, RolloutBook(folder.state, folder.heads), Watch(folder.ledger), Clock(), Dice())
+        face = AdminFace(operations(controller, rollouts), by_socket, here=True)
         admin = HttpServer(face, listen_at(folder.admin), 20.0, 1.0)
-        services = Services([controller, admin])
+        services = Services([controller, rollouts, admin])
         await services.start()
         again = Again(controller)
         loop.add_signal_handler(signal.SIGHUP, again.ask)

@@ -10,8 +10,8 @@ from servery.store.inflight import InFlight, lost
 from servery.terms.record import Outcome, Role
 
 CALLER = ("acme", "main")
-CHEAP = ("serve", "cheap", "small", "1", 3_600 * 10**12)  # a dollar a second
-DEAR = ("fallback", "dear", "large", "2", 7_200 * 10**12)
+CHEAP = ("serve", "cheap", "small", "1", 3_600 * 10**12, "r1/candidate")  # a dollar a second
+DEAR = ("fallback", "dear", "large", "2", 7_200 * 10**12, "")
 SECOND = 10**9
 AT = 1_700_000_000 * SECOND
 
@@ -38,6 +38,7 @@ def test_what_is_open_is_found_with_all_that_is_known(table: InFlight, tmp_path:
     assert "order-ü" * 7 in found.request_id
     first, second = found.attempts
     assert (first.role, first.tier, first.model, first.version) == (Role.SERVE, "cheap", "small", "1")
+    assert (first.arm, second.arm) == ("r1/candidate", "")
     assert (first.busy_ns, first.reason, first.estimated, first.pico_usd) == (
         2 * SECOND,
         "model_failed",

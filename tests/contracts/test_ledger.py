@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -28,8 +29,9 @@ from servery.store import joining, schema, segments
 from servery.store.ledger import Cursor, Ledger, WrongLedger
 from servery.store.shipper import Shipper
 from servery.store.spool import Spool
-from servery.terms.record import AnyLine, Outcome, Record, Summary
+from servery.terms.record import AnyLine, Assigned, Candidate, Choice, Outcome, Record, Summary
 from servery.terms.server import Records
+from servery.terms.text import Tokens
 
 DAY_NS = 86_400 * 10**9
 NOW = 20_000 * DAY_NS + 3_600 * 10**9
@@ -101,6 +103,14 @@ def test_records_come_back_as_they_were_once_and_in_order(ledger: Ledger) -> Non
     assert read(ledger) == [*lines, bare]
     assert read(ledger, NOW + 10 * MS, NOW + 20 * MS) == lines[10:20]
     assert read(ledger, route="other") == [bare]
+
+
+def test_all_that_a_record_and_its_attempts_hold_comes_back(ledger: Ledger) -> None:
+    choice = Choice(0.5, (Candidate("cheap", "cost", 7, 9), Candidate("mid")), 0.25, (0.1,), True)
+    made = msgspec.structs.replace(attempt(), choice=choice, took_ns=7, arm="r1/candidate", tokens=Tokens(1, 2))
+    whole = msgspec.structs.replace(record(made, at_ns=NOW), arms=(Assigned("r1", "candidate", 0.1, "ab"),))
+    write(ledger, whole)
+    assert read(ledger) == [whole]
 
 
 def test_plain_sql_reads_the_attempts(ledger: Ledger, path: Path) -> None:

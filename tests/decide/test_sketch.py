@@ -62,7 +62,7 @@ def test_counts_below_hold_the_true_one(sample: list[int], value: int) -> None:
 def test_cumulative_counts_are_those_below_the_edges(sample: list[int], first: int, more: int) -> None:
     sketch = sketch_of(sample)
     last = min(first + more, TOP)
-    told = sketch.cumulative(first, last).tolist()
+    told = sketch.cumulative(first, last)
     assert told == [sum(index_of(value) <= index for value in sample) for index in range(first, last + 1)]
     assert sketch.above(first) == len(sample) - told[0]
 

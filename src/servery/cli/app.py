@@ -38,6 +38,7 @@ COMMANDS = (
     Command("apply", "servery.cli.apply", "apply", "Have a running Servery serve what its manifest declares now."),
     Command("history", "servery.cli.history", "history", "What was published, when, by whom and why."),
     Command("audit", "servery.cli.audit", "app", "Who changed what, and whether that was altered since.", group=True),
+    Command("rollout", "servery.cli.rollout", "app", "Rollouts: what is being rolled out, and by hand.", group=True),
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
     Command("route", "servery.cli.route", "app", "Routes: calibrate a cascade's thresholds.", group=True),
     Command("router", "servery.cli.router", "app", "Routers: learn which of two models a prompt needs.", group=True),

@@ -23,9 +23,9 @@ log = logging.getLogger("servery.controller")
 Answer = TypeVar("Answer")
 
 # What is done for callers who wait is done even where it can't be written down.
-_UNASKED = ("wake", "place")
+_UNASKED = ("wake", "place", "rollout")
 # What may make a Revision, and leave copies that none needs any more.
-_REVISING = ("apply", "load")
+_REVISING = ("apply", "load", "rollout")
 
 
 class Journal:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from servery.control.apply import into, publish, read_took, write_whole
+from servery.control.arrange import arrange, refused
 from servery.control.journal import Journal
 from servery.control.places import Places
 from servery.control.planning import Looked, look_at_file, look_at_revision
@@ -23,12 +24,13 @@ from servery.host.clock import Dice
 from servery.host.settings import DataFolder
 from servery.terms.change import Change, Served, Snapshot, Standing
 from servery.terms.history import Ended, Intent, Underway, Wish
-from servery.terms.messages import Acknowledged, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
+from servery.terms.messages import Acknowledged, Alive, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
 from servery.terms.placement import fit, making_room, place
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics, latest, together
 
 log = logging.getLogger("servery.controller")
+
 
 # All workers must have loaded what is new by then, or the old one goes on.
 _IN_EFFECT_S = 600.0
@@ -49,7 +51,9 @@ class Peer:
 
 
 class Controller:
-    """A Service. `fleet` starts the Replicas that these Snapshots need, and drains all others."""
+    """A Service. `fleet` starts the Replicas that these Snapshots need, and drains all others; `held` are the Versions that were
+    rolled back.
+    """
 
     name = "controller"
     unready = ""
@@ -62,7 +66,7 @@ class Controller:
         fleet: Callable[[Sequence[Snapshot]], None],
         journal: Journal,
     ) -> None:
-        self.snapshot = snapshot
+        self.snapshot = self.settled = snapshot
         self.journal = journal
         self.peers: list[Peer] = []
         self._folder = folder
@@ -119,10 +123,32 @@ class Controller:
                 self.manifest = looked.file
                 return msgspec.structs.replace(self._now(), revision=looked.plan.revision)
             log.info("%s applies %s", wish.who, looked.file)
-            change = await self._publish(looked.wanted.models, intent, looked.wanted)
+            arranged = self._arranged(looked.wanted)
+            change = await self._publish(arranged.models, intent, arranged)
             if change.epoch:
                 self.manifest = looked.file
             return change
+
+    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Intent) -> Change:
+        """Serve what `amended` makes of what is served; nothing happens where it makes no difference."""
+        async with self._changing:
+            wanted = amended(self.snapshot)
+            if wanted == self.snapshot:
+                return self._now()
+            log.info("%s: %s", intent.act, intent.why)
+            return await self._publish(wanted.models, intent, wanted)
+
+    def alive(self) -> None:
+        """Have the workers know that somebody watches what is exposed."""
+        for peer in self.peers:
+            peer.channel.send(Alive(self.snapshot.epoch))
+
+    def _arranged(self, wanted: Snapshot) -> Snapshot:
+        """`wanted` with its new Versions as candidates, where they are rolled out. Refusal."""
+        arranged = arrange(self.snapshot, wanted, lambda: self._dice.bits(6).hex())
+        if arranged.conflicts:
+            raise Refusal(Reason.CONFLICT, refused(arranged.conflicts[0], self.snapshot))
+        return arranged.snapshot
 
     async def _apply_again(self, _: str, by: str, why: str) -> Change:
         """As `apply` of the manifest that is served. Refusal."""
@@ -153,7 +179,8 @@ class Controller:
             log.info("%s loads %s", by, model)
             intent = Intent(self._new_id(), "load", by, why, model)
             models = {**self.snapshot.models, model: found.models[model]}
-            return self._settled(await self._publish(models, intent, keep=model))
+            wanted = self._arranged(msgspec.structs.replace(self.snapshot, models=models))
+            return self._settled(await self._publish(wanted.models, intent, wanted, keep=model))
 
     async def unload(self, model: str, by: str, why: str = "") -> Change:
         """Take the Model out of memory until it is loaded again. Refusal."""
@@ -246,6 +273,7 @@ class Controller:
             await self._go_back(old, new, problem)
             return Change(message=f"{problem}; what was served goes on")
         self._fleet([new])
+        self.settled = new
         log.info("epoch %d is in effect in %d workers", new.epoch, len(self.peers))
         done = await self.journal.end(Ended.IN_EFFECT, "", new)
         change = Change(new.epoch, new.manifest_digest, workers=len(self.peers))
@@ -346,6 +374,8 @@ class Controller:
                 self._learn(took_ns)
                 if epoch < self.snapshot.epoch:
                     peer.channel.send(Published(self.snapshot.epoch))
+                elif self.snapshot.candidates:
+                    peer.channel.send(Alive(epoch))
             case Acknowledged(epoch, problems, took_ns):
                 self._learn(took_ns)
                 peer.epoch = epoch if not problems else peer.epoch

@@ -11,10 +11,11 @@ from servery.control import effects, sums
 from servery.control.differences import differences
 from servery.control.places import Places, at
 from servery.control.restart import needs_restart
-from servery.terms.change import Snapshot, Standing
+from servery.terms.change import Snapshot, Standing, same
 from servery.terms.history import Held
 from servery.terms.manifest import Manifest
 from servery.terms.plan import Act, Apart, Difference, Plan, Step
+from servery.terms.rollouts import RolloutPolicy
 
 _TOLD = 4  # differences of a step that its line has room for
 # What is loaded comes first, what goes comes last; all of it is put into effect at one stroke.
@@ -23,7 +24,11 @@ _ORDER = (Act.RESTART, Act.ADD, Act.LOAD, Act.REPLACE, Act.CHANGE, Act.REMOVE)
 
 def plan(served: Snapshot | None, wanted: Snapshot, held: Sequence[Held] = (), revision: int = 0) -> Plan:
     """What it takes to serve `wanted` where `served` is (None: nothing). `held` are all Versions that are held."""
-    before = served or Snapshot(0, Manifest(1), "", {}, wanted.workers)
+    now = served or Snapshot(0, Manifest(1), "", {}, wanted.workers)
+    coming = [
+        name for name, one in now.candidates.items() if name in wanted.models and same(one.served, wanted.models[name])
+    ]
+    before = now.promoted(coming)  # what is being rolled out already is no step
     steps = sorted(_steps(before, wanted, served is not None), key=lambda step: _ORDER.index(step.act))
     declared = {(version.model, version.digest) for one in wanted.models.values() for version in one.versions}
     found = Plan(
@@ -34,7 +39,7 @@ def plan(served: Snapshot | None, wanted: Snapshot, held: Sequence[Held] = (), r
         wanted.manifest_digest,
         tuple(steps),
         tuple(one for one in held if (one.model, one.digest) in declared),
-        tuple(_apart(before)),
+        tuple(_apart(now)),
         (_usd_per_hour(before), _usd_per_hour(wanted)),
     )
     return msgspec.structs.replace(found, mark=_mark(found, wanted))
@@ -82,7 +87,22 @@ def _models(before: Snapshot, after: Snapshot) -> Iterator[Step]:
         else:
             continue
         callers, money = effects.of_model(name, before, after)
-        yield Step(act, where, (*found, *versions), callers, money)
+        yield Step(act, where, (*found, *versions), callers, money, _how(name, before, after))
+    for name, candidate in before.candidates.items():  # none of those that go on
+        if name in new and same(before.models[name], after.models[name]):
+            where = at("models", name)
+            ends = Difference(f"{where} rollout to version", candidate.served.latest.name, "")
+            yield Step(
+                Act.CHANGE, where, (ends,), (f"all are answered by version {before.models[name].latest.name} again",)
+            )
+
+
+def _how(name: str, before: Snapshot, after: Snapshot) -> str:
+    """How other Versions come."""
+    policy = after.manifest.models[name].rollout if name in after.manifest.models else RolloutPolicy()
+    if policy.kind == "at-once" or name not in before.models:
+        return "at once"
+    return f"{policy.kind}: {', '.join(f'{step.share:.3g}' for step in policy.steps)} of the units, and then all"
 
 
 def _versions(where: str, before: Snapshot, after: Snapshot, name: str) -> Iterator[Difference]:
@@ -119,6 +139,9 @@ def _others(old: Manifest, new: Manifest, runs: bool) -> Iterator[Step]:
 
 def _apart(served: Snapshot) -> Iterator[Apart]:
     """Where what is served isn't what its own manifest declares."""
+    for name, one in served.candidates.items():
+        said = f"version {one.served.latest.name} is being rolled out, to {one.share:.3g} of the units now"
+        yield Apart(at("models", name), said)
     for name, one in served.models.items():
         if one.standing is Standing.UNLOADED:
             yield Apart(at("models", name), "it is declared, but was unloaded by hand: `apply` loads it again")

@@ -72,7 +72,7 @@ def look_at_revision(revision: Revision, source: str, snapshot: Snapshot, here: 
         name: msgspec.structs.replace(served, standing=Standing.LOADED, apart=())
         for name, served in snapshot.models.items()
     }
-    wanted = msgspec.structs.replace(snapshot, epoch=0, models=models, workers=here.workers)
+    wanted = msgspec.structs.replace(snapshot, epoch=0, models=models, workers=here.workers, candidates={})
     problems = list(_changed(wanted, places))
     if here.snapshot is not None:
         problems += needs_restart(here.snapshot.manifest, wanted.manifest, places)

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from servery.control.apply import Checked, SnapshotError, publish, read_snapshot, read_took
+from servery.control.arrange import arrange, refused
 from servery.control.plan import plan, summary
 from servery.control.planning import read_source
 from servery.control.remembered import draft_of
@@ -52,8 +53,12 @@ def _recorded(state: State, folder: DataFolder, file: Path, old: Snapshot, wante
         draft = draft_of(left, Ended.OVERTAKEN, message, old, clock.wall_ns())
         state.end(left.intent.id, Ended.OVERTAKEN, message, old, draft)
     wanted, warnings = without_held(wanted, old, state.held())
-    snapshot = _placed(wanted, folder)
-    steps = summary(plan(old if old.epoch else None, snapshot))
+    steps = summary(plan(old if old.epoch else None, _placed(wanted, folder)))
+    arranged = arrange(old, wanted, lambda: dice.bits(6).hex())
+    warnings += tuple(
+        f"{refused(name, old)}; version {old.models[name].latest.name} goes on" for name in arranged.conflicts
+    )
+    snapshot = _placed(arranged.snapshot, folder)
     intent = Intent(
         dice.bits(16).hex(), "up", own_user(), "started", file=str(file), source=read_source(file), steps=steps
     )

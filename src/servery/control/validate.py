@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from servery.control.fits import check_model, check_tiers
+from servery.control.guards import check_rollout
 from servery.control.language import check_language_model, check_language_route, known_prices
 from servery.control.limits import check_limits
 from servery.control.needs import check_needs
@@ -28,6 +29,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     problems = [*_names(manifest, places), *_tenants(manifest, places), *_room(manifest, models, places)]
     for name, model in manifest.models.items():
         problems.extend(check_needs(name, model, places))
+        problems.extend(check_rollout(name, model, places))
         problems.extend(check_language_model(name, model, models.get(name), places))
         if (served := models.get(name)) is not None and not speaks(model):
             problems.extend(_versions(name, model, served, places))

@@ -14,6 +14,7 @@ from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.limits import Limits
 from servery.terms.manifest import Manifest, Model, Versions
 from servery.terms.placement import asked_at, replicas_of
+from servery.terms.rollouts import RolloutPolicy
 
 _STOP_S = 15.0  # beside the limit for what is in flight
 
@@ -52,6 +53,7 @@ def running(model: Model) -> Model:
         expose=False,
         replicas=None,
         limits=Limits(),
+        rollout=RolloutPolicy(),
     )
 
 
@@ -60,9 +62,10 @@ def children(
 ) -> Iterator[Child]:
     """A Child for each Replica of each Version of a Snapshot; OSError. `command` starts one from its settings' file."""
     drain = snapshot.manifest.server.drain
-    secrets = tuple(sorted(_secrets(snapshot.manifest)))
-    for name, model in snapshot.manifest.models.items():
-        served = snapshot.models[name]
+    secrets = tuple(sorted({name for view in snapshot.views for name in _secrets(view.manifest)}))
+    served_now = [(name, model, snapshot.models[name]) for name, model in snapshot.manifest.models.items()]
+    candidates = [(name, one.model, one.served) for name, one in snapshot.candidates.items()]
+    for name, model, served in (*served_now, *candidates):
         for version in served.versions if served.standing is Standing.LOADED else ():
             for index, socket in enumerate(sockets(folder, model, version, replicas_of(model, served, version.number))):
                 label = f"replica {name}/{version.number}#{index}"

@@ -237,7 +237,7 @@ class Call:
                 answered_as=exchange.answered_as,
             )
         self.again = failure is not None and failure.reason in _MAY_PASS and exchange is not None and exchange.may_pass
-        self.made = Made(self.role, tier, 1, called, left=self.left or self.lost)
+        self.made = Made(self.role, tier, 1, called, left=self.left or self.lost, took_ns=busy_ns)
         leave(self._quotas)
         if self._paid is not None:
             self._paid.settle(called.pico_usd, 0 if tokens is None else tokens.total)

@@ -60,7 +60,8 @@ async def execute(
             call_it = _call_elsewhere if unbound else _call_within
             called, left = await call_it(decision, tier, call, clock, trail, ask)
         called, sure = _judge(decision, entry, tier, fetch, rows, called)
-        trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left))
+        ended_ns = clock.steady_ns()
+        trail.made.append(Made(decision.role, tier, rows, called, decision.rows, left, ended_ns - now_ns))
         if left:
             raise Left
         if called.failure == Reason.INVALID_REQUEST.word:  # what was sent would fail in every tier
@@ -69,7 +70,7 @@ async def execute(
         if failure in _BY_THE_MODEL:
             log.warning("record %s: %s: %s: %s", request.id.hex(), target.version.model, failure.word, called.message)
         tried.append(Tried(decision.step, decision.rows, failure, sure))
-        decision = routing.next(entry.plan, tried, facts, clock.steady_ns())
+        decision = routing.next(entry.plan, tried, facts, ended_ns)
     if isinstance(decision, Refuse):
         raise _refusal(decision.reason, entry, request, trail)
     assert isinstance(decision, Settle), "there is nothing to wait for: one call at a time"

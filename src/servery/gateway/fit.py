@@ -86,7 +86,7 @@ def _said(static: Static, prompt: Prompt, trail: Trail, speaker: Speaker) -> Sca
         return trail.caller.subscription
     if static.by is By.HEADER:
         return speaker.header(static.name)
-    return _scalar(prompt.fields[static.name]) if static.name in prompt.fields else None
+    return scalar(prompt.fields.get(static.name))
 
 
 def _candidate(prompt: Prompt, tier: TextTier, entry: TextEntry, moment: Moment) -> Candidate:
@@ -170,7 +170,10 @@ def _hedges(prompt: Prompt, entry: TextEntry) -> tuple[int, ...]:
     )
 
 
-def _scalar(raw: msgspec.Raw) -> Scalar | None:
+def scalar(raw: msgspec.Raw | None) -> Scalar | None:
+    """A field of a prompt, where it is there and has no parts."""
+    if raw is None:
+        return None
     try:
         return msgspec.json.decode(raw, type=bool | int | float | str)
     except (msgspec.DecodeError, RecursionError):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from servery.gateway.serving import Serving
 from servery.host.channel import Channel, connect_to
 from servery.terms.change import Snapshot
-from servery.terms.messages import Acknowledged, Asked, Count, Counted, Hello, Published, Replied
+from servery.terms.messages import Acknowledged, Alive, Asked, Count, Counted, Hello, Published, Replied
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics
 
@@ -135,6 +135,8 @@ class Link:
         async for message in channel.receive():
             if isinstance(message, Published):
                 self._news.set()
+            elif isinstance(message, Alive):
+                self._serving.heard(message.epoch)
             elif isinstance(message, Replied):
                 self._hear(message)
             elif isinstance(message, Count):

@@ -17,6 +17,7 @@ from servery.gateway.admit import Left, Turns, leave, take_turn
 from servery.gateway.choose import choose
 from servery.gateway.converse import Conversation, Means, find_text
 from servery.gateway.execute import execute
+from servery.gateway.fit import scalar
 from servery.gateway.holdings import UNBOUND, least
 from servery.gateway.identify import identify
 from servery.gateway.minutes import Minute
@@ -26,6 +27,7 @@ from servery.gateway.record import close, new_record_id, outcome_of
 from servery.gateway.table import Entry, Table
 from servery.gateway.tallies import unrecorded
 from servery.gateway.trail import Slots, Trail
+from servery.gateway.trials import Said, assigned
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
 from servery.terms.reasons import Reason, Refusal
@@ -174,6 +176,10 @@ class Pipeline:
                     until_ns = trail.started_ns + entry.deadline_ns
                     trail.paid = await bound.allowance.reserve(0, None, until_ns)
                 request = receive(ask, entry, trail)
+                if entry.exposed is not None:
+                    parameters = dict(request.inference.parameters)
+                    said = Said(ask.header, parameters.get)
+                    entry, trail.arms = assigned(entry.exposed, trail.id, said, trail.started_ns)
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
                 ask.encode(entry, request.inference, answer)
@@ -202,6 +208,9 @@ class Pipeline:
                 prompt = ask.decode()
                 trail.route = prompt.called
                 entry = find_text(table.texts, prompt.called, prompt.form, prompt.called in table.entries)
+                if entry.exposed is not None:
+                    said = Said(ask.header, lambda name: scalar(prompt.fields.get(name)))
+                    entry, trail.arms = assigned(entry.exposed, trail.id, said, trail.started_ns)
                 trail.rows = 1
                 trail.begin()
                 until_ns = trail.started_ns + min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)

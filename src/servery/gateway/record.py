@@ -73,6 +73,7 @@ def close(trail: Trail, outcome: Outcome, reason: str, now_ns: int, region: str)
         trail.traceparent[:_HEADER_CHARS],
         settled.degraded.word if settled is not None and settled.degraded is not None else "",
         region,
+        trail.arms,
     )
 
 
@@ -100,6 +101,9 @@ def _attempt(made: Made, answered: int) -> Attempt:
         called.tokens,
         called.first_ns,
         called.answered_as,
+        None,
+        made.took_ns,
+        tier.arm,
     )
 
 

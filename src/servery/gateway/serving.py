@@ -5,28 +5,30 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from servery.gateway.holdings import Holdings
-from servery.gateway.table import Table, Target, compile_table
+from servery.gateway.table import Kept, Table, Target, compile_table
 from servery.gateway.texts import TextTarget
 from servery.gateway.trained import Reads, Trained, read_trained
+from servery.gateway.trials import Lease
 from servery.host.service import Service
 from servery.routing.learned_file import BadFile
-from servery.terms.change import Snapshot, Standing, Version
+from servery.terms.change import Served, Snapshot, Standing, Version
 from servery.terms.limits import Limits
 from servery.terms.manifest import Model, Versions
 from servery.terms.placement import Placement, placement_of, timed
 from servery.terms.reasons import Reason
 from servery.terms.record import Uptime
+from servery.terms.rollouts import RolloutPolicy
 from servery.terms.statistics import VersionStatistics, latest, together
 
 log = logging.getLogger("servery.worker")
 
-Key = tuple[str, str]  # Model and number
+Key = tuple[str, str, str]  # Model, number, and the Rollout of a candidate ("": it is served)
 
 
 class Life(Service, Protocol):
@@ -61,6 +63,18 @@ class Made(msgspec.Struct, frozen=True):
     placement: Placement
     target: Owned | OwnedText
 
+    @property
+    def how(self) -> tuple[Model, Version, Standing, Placement]:
+        return self.model, self.version, self.standing, self.placement
+
+
+def _running(snapshot: Snapshot) -> Iterator[tuple[str, str, Model, Served]]:
+    """All that is to be loaded: the Rollout ("" of what is served), the Model's name, its declaration, its Versions."""
+    for name, declared in snapshot.manifest.models.items():
+        yield "", name, declared, snapshot.models[name]
+    for name, one in snapshot.candidates.items():
+        yield one.rollout, name, one.model, one.served
+
 
 class Serving:
     """A Service. `table` is swapped in one assignment; a Target that no Table points at any more is drained
@@ -80,7 +94,9 @@ class Serving:
         ended: Callable[[Owned | OwnedText], None],
         holdings: Holdings,
         reads: Reads,
+        lease: Lease,
     ) -> None:
+        self._lease = lease
         self._secret = secret
         self._reads = reads
         self._trained = read_trained(snapshot, Trained(), reads)
@@ -93,7 +109,7 @@ class Serving:
         self._old: list[Table] = []  # Requests may still be under way by them
         self._counted: tuple[VersionStatistics, ...] = ()  # of those that have drained
         self._made = self._prepare(snapshot)
-        self._all = list(self._made.values())  # with those that are on their way out
+        self._all = _distinct(self._made.values())  # with those that are on their way out
         self.snapshot = snapshot
         self.table = self._compile(snapshot, self._made)
 
@@ -118,6 +134,11 @@ class Serving:
         """How long a call of one row takes in this worker, by `timed`."""
         return {timed(one.model, one.version): one.target.one_row_ns for one in self._all if one.target.one_row_ns}
 
+    def heard(self, epoch: int) -> None:
+        """The controller watches what this epoch exposes."""
+        if epoch == self.table.epoch:
+            self._lease.renew()
+
     async def start(self) -> None:
         """Load and warm up what the first Snapshot names. What can't be loaded is unavailable; the others serve."""
         async with self._changing:
@@ -134,7 +155,8 @@ class Serving:
                 return {"trained files": str(error)}
             before = self._made
             made = self._prepare(snapshot)
-            fresh = [one for key, one in made.items() if before.get(key) is not one]
+            known = _distinct(before.values())
+            fresh = [one for one in _distinct(made.values()) if not _among(one, known)]
             self._all += fresh
             await asyncio.gather(*[one.target.start() for one in fresh])
             problems = {
@@ -150,9 +172,11 @@ class Serving:
             self._old = [*(table for table in self._old if table.use.inside), self.table]
             self._trained = trained
             self.table = self._compile(snapshot, made)
+            self._lease.renew()
             self._swapped(self.table)
             self.snapshot, self._made = snapshot, made
-            self._retire([one for key, one in before.items() if made.get(key) is not one])
+            wanted = _distinct(made.values())
+            self._retire([one for one in known if not _among(one, wanted)])
             log.info("epoch %d is in effect", snapshot.epoch)
             return {}
 
@@ -166,21 +190,20 @@ class Serving:
         """A Target for each Version: the one that is there, if it was made from the same declaration."""
         before: Mapping[Key, Made] = getattr(self, "_made", {})
         made: dict[Key, Made] = {}
-        for name, declared in snapshot.manifest.models.items():
+        for rollout, name, declared, served in _running(snapshot):
             model = what_a_target_needs(declared)
-            served = snapshot.models[name]
             for version in served.versions:
-                key = (name, version.number)
-                one = before.get(key)
                 how = (model, version, served.standing, placement_of(declared, served, version.number))
-                if one is None or (one.model, one.version, one.standing, one.placement) != how:
-                    one = Made(*how, self._make(declared, *how[1:]))
-                made[key] = one
+                same = (one for key, one in (*made.items(), *before.items()) if key[0] == name and one.how == how)
+                made[name, version.number, rollout] = next(same, None) or Made(*how, self._make(declared, *how[1:]))
         return made
 
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
-        targets = {key: one.target for key, one in made.items()}
-        return compile_table(snapshot, targets, self._secret, self._holdings, self._trained)
+        targets = {key[:2]: one.target for key, one in made.items() if not key[2]}
+        candidates = {key[:2]: one.target for key, one in made.items() if key[2]}
+        return compile_table(
+            snapshot, targets, candidates, Kept(self._secret, self._holdings, self._lease, self._trained)
+        )
 
     def _retire(self, gone: list[Made]) -> None:
         old = list(self._old)
@@ -205,6 +228,15 @@ class Serving:
             self._ended(one.target)
 
 
+def _distinct(all_: Iterable[Made]) -> list[Made]:
+    """Each once: a Version may be served and be a candidate, for a moment."""
+    return list({id(one): one for one in all_}.values())
+
+
+def _among(one: Made, others: Sequence[Made]) -> bool:
+    return any(one is other for other in others)
+
+
 def _all_of(parts: Sequence[VersionStatistics]) -> tuple[VersionStatistics, ...]:
     """What ran in this process, added up; of what ran in Replicas, the last that each said."""
     return (*together(part for part in parts if not part.source), *latest(part for part in parts if part.source))
@@ -223,4 +255,5 @@ def what_a_target_needs(model: Model) -> Model:
         prediction=None,
         expose=False,
         limits=Limits(),
+        rollout=RolloutPolicy(),
     )

@@ -12,6 +12,7 @@ import msgspec
 from servery.gateway.holdings import UNBOUND, Bound, Holdings
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.gateway.trained import Trained
+from servery.gateway.trials import Exposed, Lease, with_trials
 from servery.identity.keys import Keyring
 from servery.routing.next import Kind, Plan, Step
 from servery.routing.static import Static
@@ -69,6 +70,7 @@ class TierEntry(msgspec.Struct, frozen=True):
     fetch_all: list[str] = []
     priority: int = 0
     bound: Bound = UNBOUND  # of the model
+    arm: str = ""  # what Attempts are compared by, while its Model is rolled out
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -90,6 +92,7 @@ class Entry(msgspec.Struct, frozen=True):
     static: Static | None = None  # what chooses the first step, where that isn't always the same
     closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
     bound: Bound = UNBOUND  # of the route
+    exposed: Exposed | None = None
 
     @property
     def unready(self) -> str:
@@ -161,12 +164,49 @@ class Table(msgspec.Struct, frozen=True):
         return [f"{name}: {entries[name].unready}" for name in unready]
 
 
-def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes, holdings: Holdings, trained: Trained) -> Table:
-    """The Table of a Snapshot over the worker's Targets and `holdings`, which it brings up to date."""
+class Kept(msgspec.Struct, frozen=True):
+    """What the worker owns and each Table is compiled over. `secret` seals record ids."""
+
+    secret: bytes
+    holdings: Holdings
+    lease: Lease
+    trained: Trained
+
+
+def compile_table(snapshot: Snapshot, targets: Targets, candidates: Targets, kept: Kept) -> Table:
+    """The Table of a Snapshot over the worker's Targets, those of `candidates` beside them, and what it has `kept`, whose
+    holdings are brought up to date.
+    """
     manifest = snapshot.manifest
+
+    def seen(chosen: frozenset[str]) -> tuple[Snapshot, Targets]:
+        """What is served where the candidates of these Models are."""
+        others = {key: target for key, target in targets.items() if key[0] not in chosen}
+        return snapshot.promoted(chosen), {
+            **others, **{key: target for key, target in candidates.items() if key[0] in chosen}
+        }  # fmt: skip
+
+    entries = with_trials(snapshot, lambda chosen: _entries(*seen(chosen), kept), kept.lease)
+    texts = with_trials(snapshot, lambda chosen: _texts(*seen(chosen), kept), kept.lease)
+    speaking = any(map(speaks, manifest.models.values()))
+    return Table(
+        snapshot.epoch,
+        manifest,
+        Keyring(manifest.tenants, kept.secret, manifest.subscriptions),
+        entries,
+        texts,
+        kept.holdings.of_callers(manifest),
+        tuple(targets.values()),
+        {**dict(_infer_paths(entries)), **({f"/v1/{form.value}".encode(): form for form in Form} if speaking else {})},
+        Use(),
+    )
+
+
+def _entries(snapshot: Snapshot, targets: Targets, kept: Kept) -> dict[str, Entry]:
+    """Every name that takes tensors."""
+    manifest, holdings = snapshot.manifest, kept.holdings
     models = manifest.models
     for_tensors = {key: cast(Target, target) for key, target in targets.items() if not speaks(models[key[0]])}
-    for_text = {key[0]: cast(TextTarget, target) for key, target in targets.items() if speaks(models[key[0]])}
     bounds = {name: holdings.of_model(name, model.limits) for name, model in models.items()}
     entries = {
         name: msgspec.structs.replace(
@@ -178,17 +218,15 @@ def compile_table(snapshot: Snapshot, targets: Targets, secret: bytes, holdings:
     for name, model in models.items():
         if not speaks(model) and (model.expose or not manifest.tenants):
             entries[name] = _model_entry(name, model, snapshot, for_tensors, bounds)
-    return Table(
-        snapshot.epoch,
-        manifest,
-        Keyring(manifest.tenants, secret, manifest.subscriptions),
-        entries,
-        text_entries(snapshot, for_text, trained, bounds, holdings.of_route),
-        holdings.of_callers(manifest),
-        tuple(targets.values()),
-        {**dict(_infer_paths(entries)), **({f"/v1/{form.value}".encode(): form for form in Form} if for_text else {})},
-        Use(),
-    )
+    return entries
+
+
+def _texts(snapshot: Snapshot, targets: Targets, kept: Kept) -> dict[str, TextEntry]:
+    """Every name that takes text."""
+    models, holdings = snapshot.manifest.models, kept.holdings
+    for_text = {key[0]: cast(TextTarget, target) for key, target in targets.items() if speaks(models[key[0]])}
+    bounds = {name: holdings.of_model(name, model.limits) for name, model in models.items()}
+    return text_entries(snapshot, for_text, kept.trained, bounds, holdings.of_route)
 
 
 def _infer_paths(entries: Mapping[str, Entry]) -> Iterator[tuple[bytes, tuple[str, str]]]:

@@ -9,6 +9,7 @@ import msgspec
 
 from servery.gateway.holdings import UNBOUND, Bound
 from servery.gateway.trained import Trained
+from servery.gateway.trials import Exposed
 from servery.quota.extra import Extra
 from servery.routing.checks import Check, check_of
 from servery.routing.hardness import hardness
@@ -111,6 +112,7 @@ class TextTier(msgspec.Struct, frozen=True):
     check: Check | None = None
     prediction: str = ""  # kept of tensors only
     bound: Bound = UNBOUND  # of the model
+    arm: str = ""  # what Attempts are compared by, while its Model is rolled out
 
 
 class Hedge(msgspec.Struct, frozen=True):
@@ -148,6 +150,7 @@ class TextEntry(msgspec.Struct, frozen=True):
     hold_tokens: int = 0  # of a stream that are held back before it begins
     promised: float = 0.95  # the share of answers that are meant to be there by the deadline
     bound: Bound = UNBOUND  # of the route
+    exposed: Exposed | None = None
 
     @property
     def window(self) -> int:

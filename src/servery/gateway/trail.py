@@ -11,7 +11,7 @@ from servery.gateway.table import TierEntry
 from servery.gateway.texts import TextTier
 from servery.routing.next import Rows, Settle
 from servery.terms.reasons import Refusal
-from servery.terms.record import Choice, Role
+from servery.terms.record import Assigned, Choice, Role
 from servery.terms.request import Called, Caller
 
 
@@ -24,6 +24,7 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     called: Called
     sent: Rows | None = None  # which rows; None: all
     left: bool = False
+    took_ns: int = 0
 
 
 class Slots(Protocol):
@@ -43,7 +44,7 @@ class Slots(Protocol):
         before: Ended | None,
         reserved: int = 0,
     ) -> None:
-        """An Attempt begins. `tier` is its role, tier, Model, Version and pico-dollars an hour; `reserved` are those
+        """An Attempt begins. `tier` is its role, tier, Model, Version, pico-dollars an hour and arm; `reserved` are those
         that it may cost besides.
         """
         ...
@@ -57,6 +58,7 @@ class Trail:
     """One Request, from the moment its Caller is known."""
 
     __slots__ = (
+        "arms",
         "at_ns",
         "caller",
         "choice",
@@ -88,6 +90,7 @@ class Trail:
         self.traceparent = ""
         self.why = ""  # what chose the first tier
         self.choice: Choice | None = None
+        self.arms: tuple[Assigned, ...] = ()
         self.made: list[Made] = []
         self.settled: Settle | None = None
         self.over: Refusal | None = None  # the last limit of a model that refused a call of it
@@ -118,5 +121,5 @@ class Trail:
         reserved: int,
     ) -> None:
         """Attempt `number` begins now (steady); `before` where the one before it has ended."""
-        named = (role.value, tier.name, tier.model, tier.version, tier.target.pico_per_hour)
+        named = (role.value, tier.name, tier.model, tier.version, tier.target.pico_per_hour, tier.arm)
         self.slots.tries(self.slot, number, named, rows, self.at_ns + now_ns - self.started_ns, before, reserved)

@@ -135,7 +135,12 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         last = self.tails[places[-1]]
         full = 0 < self.seen[0] <= 2 * last.incumbent or 0 < self.seen[1] <= 2 * last.candidate
         part, total = last.worse.part, recent.count
+<<<<<<< HEAD
         stale = total * part >= _FEWEST and not 1 / _STALE <= recent.above(last.worse.index) / (total * part) <= _STALE
+=======
+        above = total - recent.cumulative(last.worse.index, last.worse.index)[0]
+        stale = total * part >= _FEWEST and not part / _STALE <= above / total <= part * _STALE
+>>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
         return None if full or (stale and len(self.tails) < _SEGMENTS) else places[-1]
 
     def _opened(self, share: float, recent: Sketch) -> Tail | None:
@@ -153,8 +158,8 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         """How often the incumbent is above x, and how much more often (or less) above what lies an effect from it."""
         total, bins = recent.count, round(self._scale.effect)
         below = recent.cumulative(max(index - bins, 0), index + bins)
-        part = (total - int(below[min(index, bins)]) + 0.5) / (total + 1)
-        moved = (total - int(below[0 if sign > 0 else -1]) + 0.5) / (total + 1)
+        part = (total - below[min(index, bins)] + 0.5) / (total + 1)
+        moved = (total - below[0 if sign > 0 else -1] + 0.5) / (total + 1)
         least = min(part, 1 - part) * bins * _BIN / 4
         return self._cleared(sign, Side(index, part, max(abs(moved - part), least)))
 
@@ -171,11 +176,21 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         )
 
     def _counted(self, sign: int, side: Side, incumbent: Sketch, candidate: Sketch) -> Side:
+<<<<<<< HEAD
         marks = [min(max(side.index + mark, 0), TOP) for mark in self._scale.marks(sign)]
         first, last = min(marks), max(marks)
         total, below = candidate.count, candidate.cumulative(first, last).tolist()
         grown = tuple(before + total - below[mark - first] for before, mark in zip(side.candidate, marks, strict=True))
         return msgspec.structs.replace(side, incumbent=side.incumbent + incumbent.above(side.index), candidate=grown)
+=======
+        above = incumbent.count - incumbent.cumulative(side.index, side.index)[0]
+        marks = [min(max(side.index + mark, 0), TOP) for mark in self._scale.marks(sign)]
+        first, last = min(marks), max(marks)
+        below = candidate.cumulative(first, last)
+        counts = zip(side.candidate, marks, strict=True)
+        grown = tuple(before + candidate.count - below[mark - first] for before, mark in counts)
+        return msgspec.structs.replace(side, incumbent=side.incumbent + above, candidate=grown)
+>>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
 
 
 class _Scale(NamedTuple):

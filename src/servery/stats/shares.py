@@ -76,7 +76,7 @@ def quantile_bounds(sketch: Sketch, quantile: float, low: float, high: float) ->
     if span is None:
         return Bounds(0.0, float(LIMIT))
     first, last = max(span[0] - 1, 0), span[1]
-    above = sketch.count - sketch.cumulative(first, last).astype(np.float64)
+    above = sketch.count - np.array(sketch.cumulative(first, last), np.float64)
     part = 1 - quantile
     greater = log_evidence(above, sketch.count, part, 1, _PART * part) >= math.log(1 / low)
     less = log_evidence(above, sketch.count, part, -1, _PART * part) >= math.log(1 / high)

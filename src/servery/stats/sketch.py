@@ -8,20 +8,17 @@ collapsed, so the count at or below an edge is exact, whatever was merged in wha
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Self
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 ERROR = 0.01  # of a quantile, as a part of it
 RATIO = (1 + ERROR) / (1 - ERROR)
 LIMIT = 2**63 - 1  # greater values count as this one: as nanoseconds 292 years
 _SCALE = 1 / math.log(RATIO)
 TOP = math.ceil(math.log(LIMIT) * _SCALE)  # the last bin: there are at most 2,185
-
-Counts = NDArray[np.int64]
 
 
 def edge(index: int) -> float:
@@ -86,17 +83,38 @@ class Sketch:
         sure = sum(count for index, count in self._bins.items() if index < mine)
         return sure, sure + self._bins.get(mine, 0)
 
+<<<<<<< HEAD
     def above(self, index: int) -> int:
         """How many lie above the edge of a bin."""
         return sum(count for one, count in self._bins.items() if one > index)
 
     def cumulative(self, first: int, last: int) -> Counts:
+=======
+    def cumulative(self, first: int, last: int) -> list[int]:
+>>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
         """How many lie at or below the edge of each bin from `first` to `last`, both included."""
         counts = [0] * (last - first + 1)
         for index, count in self._bins.items():
             if index <= last:
                 counts[max(index - first, 0)] += count
+<<<<<<< HEAD
         return np.cumsum(counts, dtype=np.int64)
+=======
+        return list(accumulate(counts))
+
+    def values(self) -> Iterator[tuple[float, int]]:
+        """For each bin a value within 1 % of all that it holds, and how many it holds."""
+        for index, count in self._bins.items():
+            yield (2 * edge(index) / (1 + RATIO) if index else 1.0), count
+
+    def less(self, other: Sketch) -> Sketch:
+        """What this one has counted beyond the other, an earlier state of it."""
+        rest = Sketch()
+        for index, count in self._bins.items():
+            if more := count - other._bins.get(index, 0):
+                rest._bins[index] = more
+        return rest
+>>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
 
     def span(self) -> tuple[int, int] | None:
         """The first and the last bin that hold something."""

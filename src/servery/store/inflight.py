@@ -23,7 +23,7 @@ _NAMES_BYTES = 256 * 1024
 _SLOT_BYTES = 256
 _ATTEMPTS = 4  # of a Request with more, the first three and the last one are kept
 _HEAD = struct.Struct("<8sQ")  # magic, bytes of names
-_MAGIC = b"servery2"
+_MAGIC = b"servery3"
 _OPEN = struct.Struct(
     "<26sqII64sBB"
 )  # id, at_ns, caller, route, request id, Attempts, whether it is open: written last
@@ -87,7 +87,7 @@ class InFlight:
         before: tuple[int, str, int] | None,
         reserved: int = 0,
     ) -> None:
-        """Attempt `number` (from 0) begins. `tier` is its role, tier, Model, Version and pico-dollars an hour, `reserved`
+        """Attempt `number` (from 0) begins. `tier` is its role, tier, Model, Version, pico-dollars an hour and arm, `reserved`
         what it may cost besides.
 
         `before`: what the Attempt before it was busy for, in ns, the word of its failure, and what it cost besides.
@@ -165,12 +165,13 @@ def _closed(content: bytes, start: int, names: Sequence[_Name], seen_ns: int) ->
 
 def _attempt(fields: tuple[int, ...], names: Sequence[_Name], seen_ns: int) -> Attempt:
     named, rows, started_ns, busy_ns, reason, besides = fields
-    role, tier, model, version, pico_per_hour = names[named - 1]
+    role, tier, model, version, pico_per_hour, arm = names[named - 1]
     running = busy_ns < 0
     word = Reason.WORKER_LOST.word if running else str(names[reason - 1][0]) if reason else ""
     busy_ns = max(seen_ns - started_ns, 0) if running else busy_ns
     price = busy_price(busy_ns, int(pico_per_hour)) + besides
     outcome = Outcome.FAILED if word else Outcome.SERVED
     return Attempt(
-        Role(role), str(tier), str(model), str(version), rows, 0, busy_ns, price, outcome, word, estimated=running
-    )
+        Role(role), str(tier), str(model), str(version), rows, 0, busy_ns, price, outcome, word, estimated=running,
+        took_ns=busy_ns, arm=str(arm),
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.dialects import sqlite
 
 from servery.store import schema
+from servery.store.facts import Facts
 from servery.store.rows import Row
 
 WAIT_NS = 3_600 * 10**9
@@ -27,10 +28,11 @@ class Joining:
             records.c.day == bindparam("day"), records.c.id == bindparam("id")
         )
         self._find = str(query.compile(dialect=connection.dialect))
+        self._facts = Facts(connection)
         known = sqlite.insert(schema.feedback).on_conflict_do_nothing()
         self._insert = str(known.compile(dialect=connection.dialect))
 
-    def join(self, lines: Sequence[Row], new_records: bool, now_ns: int) -> None:
+    def join(self, lines: Sequence[Row], new_records: bool, now_ns: int, stamp: int) -> None:
         """Store Feedback (rows of the table `feedback`) whose Record is known, and let the rest wait for an hour.
 
         With `new_records` what waits is tried again.
@@ -38,7 +40,7 @@ class Joining:
         waiting = schema.feedback_waiting
         waits = self._connection.execute(select(func.count()).select_from(waiting)).scalar_one()
         if waits and new_records:
-            self._join_waiting()
+            self._join_waiting(stamp)
         if waits:
             expired = self._connection.execute(delete(waiting).where(waiting.c.expires_ns < now_ns)).rowcount
             self._count(EXPIRED, expired)
@@ -53,7 +55,7 @@ class Joining:
                 known.append(line)
             else:
                 rejected += 1
-        self._keep(known)
+        self._keep(known, stamp)
         if unknown:
             names = [column.name for column in schema.feedback.columns]
             self._connection.execute(
@@ -62,13 +64,13 @@ class Joining:
             )
         self._count(REJECTED, rejected)
 
-    def _join_waiting(self) -> None:
+    def _join_waiting(self, stamp: int) -> None:
         waiting, records = schema.feedback_waiting, schema.records
         columns = [waiting.c[column.name] for column in schema.feedback.columns]
         query = select(*columns).join(records, (records.c.day == waiting.c.day) & (records.c.id == waiting.c.record_id))
         found = [tuple(row) for row in self._connection.execute(query)]
         kept = [line for line in found if self._verdict(line)]
-        self._keep(kept)
+        self._keep(kept, stamp)
         for line in found:
             self._connection.execute(delete(waiting).where(waiting.c.id == line[5]))
         self._count(REJECTED, len(found) - len(kept))
@@ -79,8 +81,9 @@ class Joining:
         record = self._connection.exec_driver_sql(self._find, (day, record_id)).one_or_none()
         return None if record is None else record.tenant == tenant and -1 <= row < record.rows
 
-    def _keep(self, lines: Sequence[Row]) -> None:
+    def _keep(self, lines: Sequence[Row], stamp: int) -> None:
         if lines:
+            self._facts.add(lines, stamp)
             self._connection.exec_driver_sql(self._insert, list(lines))
 
     def _count(self, name: str, more: int) -> None:

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Insert, Select, Table, func, select, tuple_
+from sqlalchemy import Insert, Select, Table, bindparam, func, select, tuple_
 from sqlalchemy.dialects import sqlite
 
 from servery.store import schema
 from servery.store.database import engine_of, revision_of, upgrade
+from servery.store.facts import Key as FactKey
+from servery.store.facts import told_since
 from servery.store.joining import Joining
 from servery.store.rows import (
     DAY_NS,
     Row,
+    day_of,
     feedback_of,
     feedback_row,
     record_of,
@@ -29,6 +32,8 @@ from servery.store.rows import (
     uptime_of,
     uptime_row,
 )
+from servery.store.windows import Key, Sums, Windows, attempts_of, attempts_since, next_stamp
+from servery.terms.folds import Told
 from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
 
 CHUNK = 2_000
@@ -73,6 +78,7 @@ class Ledger:
             self._insert_summaries = self._ignore_known(schema.summaries)
             self._insert_uptime = self._longer_uptime()
             self._joining = Joining(self._connection)
+            self._windows = Windows(self._connection)
         except BaseException:
             self.close()
             raise
@@ -83,31 +89,66 @@ class Ledger:
 
     def write(self, lines: Sequence[AnyLine], run: str, cursor: Cursor, now_ns: int) -> None:
         """Store `lines` and how far `run` is shipped with them, in one transaction."""
-        records: list[Row] = []
+        records: list[Record] = []
         feedback: list[Row] = []
         uptimes: list[Row] = []
         summaries: list[Row] = []
         for line in lines:
             match line:
                 case Record():
-                    records.append(record_row(line))
+                    records.append(line)
                 case Feedback():
                     feedback.append(feedback_row(line))
                 case Uptime():
                     uptimes.append(uptime_row(line))
                 case Summary():
                     summaries.append(summary_row(line))
-        records.sort()  # in the table's own order, so that it only grows at its end
+        records.sort(key=lambda record: record.id)  # in the table's own order, so that it only grows at its end
         with self._connection.begin():
+            stamp = next_stamp(self._connection) if records or feedback else 0
+            if records:
+                self._windows.add(self._insert(records), now_ns // 10**9, stamp)
             for statement, rows in (
-                (self._insert_records, records),
                 (self._insert_uptime, uptimes),
                 (self._insert_summaries, summaries),
             ):
                 if rows:
                     self._connection.exec_driver_sql(statement, rows)
-            self._joining.join(feedback, bool(records), now_ns)
+            self._joining.join(feedback, bool(records), now_ns, stamp)
             self._move_cursor(run, cursor)
+
+    def _insert(self, records: list[Record]) -> list[Record]:
+        """Store Records; those that weren't there before, which almost always are all."""
+        with self._connection.begin_nested() as tried:
+            done = self._connection.exec_driver_sql(self._insert_records, [record_row(record) for record in records])
+            if done.rowcount == len(records):
+                return records
+            tried.rollback()
+        table = schema.records
+        known = select(table.c.id).where(table.c.day == bindparam("day"), table.c.id == bindparam("id"))
+        fresh = {
+            record.id: record
+            for record in records
+            if self._connection.execute(known, {"day": day_of(record.id), "id": record.id}).one_or_none() is None
+        }
+        if fresh:
+            self._connection.exec_driver_sql(self._insert_records, [record_row(record) for record in fresh.values()])
+        return list(fresh.values())
+
+    def windows(self, arms: tuple[str, ...], stamp: int = 0) -> list[tuple[Key, Sums, int]]:
+        """The minutes of Attempts of these arms that changed after `stamp`, each with its own stamp."""
+        with self._connection.begin():
+            return list(attempts_since(self._connection, arms, stamp))
+
+    def before(self, model: str, version: str, since_s: int) -> list[tuple[Key, Sums]]:
+        """The minutes of a Version's Attempts that nothing was compared by, since then."""
+        with self._connection.begin():
+            return list(attempts_of(self._connection, model, version, since_s))
+
+    def told(self, arms: tuple[str, ...], stamp: int = 0) -> list[tuple[FactKey, Told, int]]:
+        """What Feedback says of these arms, as far as it has changed after `stamp`."""
+        with self._connection.begin():
+            return list(told_since(self._connection, arms, stamp))
 
     def cursor(self, run: str) -> Cursor:
         """How far `run` is shipped."""
@@ -136,6 +177,7 @@ class Ledger:
                     result = self._connection.execute(rows if limit is None else rows.where(key < limit))
                 removed += result.rowcount if table is schema.records else 0
         with self._connection.begin():
+            self._windows.retain(now_ns // 10**9, keep_days * DAY_NS // 10**9)
             for table, at in (
                 (schema.uptime, schema.uptime.c.until_ns),
                 (schema.summaries, schema.summaries.c.minute_ns),

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from servery.terms.record import (
+    Assigned,
     Attempt,
     Choice,
     Feedback,
@@ -58,9 +59,21 @@ class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     first_ns: int = 0
     answered_as: str = ""
     choice: Choice | None = None
+    took_ns: int = 0
+    arm: str = ""
+
+
+class NamedArm(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The arm of a Request as the ledger's JSON writes it."""
+
+    rollout: str
+    arm: str
+    propensity: float
+    unit: str
 
 
 _ENCODER = msgspec.json.Encoder()
+_ARMS = msgspec.json.Decoder(list[NamedArm])
 _ATTEMPTS = msgspec.json.Decoder(list[NamedAttempt])
 _PREDICTIONS = msgspec.json.Decoder(tuple[str | None, ...])
 _INDICES = msgspec.json.Decoder(tuple[int, ...])
@@ -83,6 +96,7 @@ def record_row(record: Record) -> Row:
             NamedAttempt(
                 a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
                 a.estimated, a.why, a.tokens and NamedTokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
+                a.took_ns, a.arm,
             )
             for a in attempts
         ]  # fmt: skip
@@ -113,6 +127,7 @@ def record_row(record: Record) -> Row:
         text,
         _ENCODER.encode(predictions).decode() if predictions else "[]",
         _ENCODER.encode(answered_by).decode() if answered_by else "[]",
+        _ENCODER.encode([NamedArm(*astuple(one)) for one in record.arms]).decode() if record.arms else "[]",
     )
 
 
@@ -120,7 +135,7 @@ def record_of(row: Row) -> Record:
     """The Record of a row with all columns of the table."""
     (
         _, record_id, at_ns, tenant, key, route, _, _, _, outcome, reason, rows, duration_ns, pico_usd, degraded,
-        request_id, traceparent, region, attempts, predictions, answered_by,
+        request_id, traceparent, region, attempts, predictions, answered_by, arms,
     ) = row  # fmt: skip
     return Record(
         id=record_id,
@@ -137,7 +152,8 @@ def record_of(row: Row) -> Record:
             [
                 Attempt(
                     a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                    a.estimated, a.why, a.tokens and Tokens(*astuple(a.tokens)), a.first_ns, a.answered_as,
+                    a.estimated, a.why, a.tokens and Tokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
+                    a.took_ns, a.arm,
                 )
                 for a in _ATTEMPTS.decode(attempts)
             ]
@@ -148,6 +164,7 @@ def record_of(row: Row) -> Record:
         traceparent=traceparent,
         degraded=degraded,
         region=region,
+        arms=() if arms == "[]" else tuple([Assigned(*astuple(one)) for one in _ARMS.decode(arms)]),
     )  # fmt: skip
 
 

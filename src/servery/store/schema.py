@@ -6,10 +6,12 @@ goes from the front.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
-from sqlalchemy.dialects.sqlite import INTEGER
+from typing import Any
 
-HEAD = "0001"  # the migration that these tables are the result of
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, Table, Text
+from sqlalchemy.dialects.sqlite import INTEGER, REAL
+
+HEAD = "0002"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -52,6 +54,8 @@ records = Table(
     _text("attempts"),  # JSON: a list of objects with the fields of an Attempt
     _text("predictions"),  # JSON: a text or null for each row
     _text("answered_by"),  # JSON: for each row the index of its Attempt; [] when one answered all
+    # JSON: rollout, arm, propensity and unit of each Rollout that it met
+    Column("arms", Text, nullable=False, server_default="[]"),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
@@ -142,3 +146,49 @@ counts = Table(
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
+
+
+def _real(name: str) -> Column[float]:
+    return Column(name, REAL(), nullable=False)
+
+
+def _windows(name: str, *told_apart: str) -> Table:
+    """A family of windows: `seconds` long, from `start_s` (since 1970) on. `stamp` grows with each change of the ledger."""
+    sums: list[Column[Any]] = [
+        *(_number(column) for column in ("n", "rows", "ns")),
+        _real("ns_squared"),
+        _number("pico_usd"),
+        _real("pico_usd_squared"),
+        Column("times", LargeBinary, nullable=False),  # a sketch of ns
+        Column("prices", LargeBinary, nullable=False),  # a sketch of pico-dollars a row; of arms only
+        _number("stamp"),
+    ]
+    return Table(
+        name,
+        metadata,
+        _number("seconds", primary_key=True),
+        _number("start_s", primary_key=True),
+        *(_text(column, primary_key=True) for column in told_apart),
+        *sums,
+        sqlite_with_rowid=False,
+        sqlite_strict=True,
+    )
+
+
+feedback_windows = Table(
+    "feedback_windows",
+    metadata,
+    _number("start_s", primary_key=True),
+    _text("arm", primary_key=True),
+    _text("name", primary_key=True),
+    _number("n"),
+    *(_real(column) for column in ("total", "squares", "low", "high")),
+    _number("judged"),
+    _number("right"),
+    _number("stamp"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+request_windows = _windows("request_windows", "route", "tier", "tenant", "arm", "outcome")
+attempt_windows = _windows("attempt_windows", "route", "model", "version", "role", "reason", "arm", "outcome")
+Index("attempt_windows_by_arm", attempt_windows.c.arm, attempt_windows.c.stamp)

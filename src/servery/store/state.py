@@ -44,7 +44,7 @@ class State:
         self.path = path
         self.heads = Heads(heads)
         self._engine = engine_of(path, writes=create)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             revision = revision_of(connection)
             if create and revision != schema.HEAD:
                 upgrade(connection, "state", schema.HEAD)
@@ -56,7 +56,8 @@ class State:
             )
 
     @contextlib.contextmanager
-    def _transaction(self) -> Generator[Connection]:
+    def transaction(self) -> Generator[Connection]:
+        """One of its own. WrongState."""
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -66,7 +67,7 @@ class State:
     def begin(self, under_way: Underway) -> None:
         """Write down what is about to be done. There must be nothing under way."""
         intent, table = under_way.intent, schema.changes
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if (other := _under_way(connection)) is not None:
                 raise WrongState(f"another change is under way ({other.intent.act} by {other.intent.who})")
             connection.execute(
@@ -91,7 +92,7 @@ class State:
     def step(self, change: str, step: str, message: str = "") -> None:
         """How far the change of this id has come, and what is in its way."""
         table = schema.changes
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(table.update().where(table.c.id == change).values(step=step, message=message))
 
     def end(
@@ -101,7 +102,7 @@ class State:
         the audit's entry `draft`. Of the Revisions the last `keep` can be returned to.
         """
         table = schema.changes
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             under_way = _under_way(connection)
             if under_way is None or under_way.intent.id != change:
                 raise WrongState(f"the change {change} is not under way")
@@ -110,7 +111,7 @@ class State:
                 number = _revise(connection, under_way.intent, snapshot, draft.at_ns, keep)
                 for held in under_way.intent.lifted:
                     connection.execute(_of(schema.held, held.model, held.digest))
-            entry = self._append(connection, draft)
+            entry = self.append(connection, draft)
             values = {
                 "ended": ended.value,
                 "message": message,
@@ -122,12 +123,12 @@ class State:
             connection.execute(table.update().where(table.c.id == change).values(values))
             connection.execute(table.delete().where(table.c.number <= _last(connection, table) - _JOURNALED))
             row = connection.execute(select(table).where(table.c.id == change)).mappings().one()
-        self._write_head(entry)
+        self.write_head(entry)
         return _journaled(row)
 
     def under_way(self) -> Underway | None:
         """The change that has begun and not ended."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return _under_way(connection)
 
     def journaled(self, change: str) -> Journaled | None:
@@ -171,19 +172,24 @@ class State:
         query = select(table).order_by(table.c.since_ns, table.c.model, table.c.digest)
         return [_value(row, Held) for row in self._all(query)]
 
+    @staticmethod
+    def held_from_now(connection: Connection, held: Held) -> None:
+        """Have a Version held, as a part of a transaction."""
+        connection.execute(_of(schema.held, held.model, held.digest))
+        connection.execute(schema.held.insert().values(**msgspec.structs.asdict(held)))
+
     def hold(self, held: Held, draft: Draft) -> None:
         """Have a Version held from now on."""
-        with self._transaction() as connection:
-            connection.execute(_of(schema.held, held.model, held.digest))
-            connection.execute(schema.held.insert().values(**msgspec.structs.asdict(held)))
-            entry = self._append(connection, draft)
-        self._write_head(entry)
+        with self.transaction() as connection:
+            self.held_from_now(connection, held)
+            entry = self.append(connection, draft)
+        self.write_head(entry)
 
     def record(self, draft: Draft) -> Entry:
         """An entry of the audit about something that is no change of what is served."""
-        with self._transaction() as connection:
-            entry = self._append(connection, draft)
-        self._write_head(entry)
+        with self.transaction() as connection:
+            entry = self.append(connection, draft)
+        self.write_head(entry)
         return entry
 
     def entries(self, since_ns: int = 0) -> Iterator[Entry]:
@@ -199,7 +205,7 @@ class State:
         query = select(table).where(table.c.number > number, table.c.at_ns >= since_ns)
         return [_value(row, Entry) for row in self._all(query.order_by(table.c.number).limit(most))]
 
-    def _append(self, connection: Connection, draft: Draft) -> Entry:
+    def append(self, connection: Connection, draft: Draft) -> Entry:
         """Seal `draft` behind the last entry, or behind the last head where that is further on: entries are missing then,
         and what follows must not hide that.
         """
@@ -217,7 +223,7 @@ class State:
         connection.execute(table.insert().values(**msgspec.structs.asdict(entry)))
         return entry
 
-    def _write_head(self, entry: Entry) -> None:
+    def write_head(self, entry: Entry) -> None:
         """Once the entry is stored. Where it could not be written, or its writer was killed, the next one writes it too."""
         try:
             late = self.entries_after(self.heads.last().number, _AT_ONCE)
@@ -228,7 +234,7 @@ class State:
             log.error("the head of the audit's entry %d can't be written: %s", entry.number, error)
 
     def _all(self, query: Select[Any]) -> list[RowMapping]:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return list(connection.execute(query).mappings().all())
 
 

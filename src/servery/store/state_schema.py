@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
 from sqlalchemy.dialects.sqlite import INTEGER
 
-HEAD = "state_0001"  # the migration that these tables are the result of
+HEAD = "state_0002"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -89,5 +89,28 @@ audit = Table(
     _text("after"),  # JSON
     _text("previous"),
     _text("seal"),
+    sqlite_strict=True,
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    _text("id", primary_key=True),
+    _text("model"),
+    _number("began_ns"),
+    _text("phase"),
+    _text("rollout"),  # JSON
+    Column("judged", LargeBinary, nullable=False),  # what its Judge has come to: MessagePack
+    sqlite_strict=True,
+)
+
+# Looks that said something new. Nothing here is ever changed.
+looks = Table(
+    "looks",
+    metadata,
+    _text("rollout", primary_key=True),
+    _number("number", primary_key=True),
+    _number("at_ns"),
+    _text("looks"),  # JSON: a list, one for each guard
     sqlite_strict=True,
 )

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Literal
 
-from servery.terms.record import Attempt, Outcome, Record, Summary, answering
+from servery.terms.record import Attempt, Outcome, Record, Summary, answering, same
 
 By = Literal["tier", "model", "version", "tenant"]
 Key = tuple[str, str]  # (route, tier), or ("", the name of the model, version or tenant)
@@ -132,15 +132,3 @@ _PLACES: dict[By, Callable[[str, str, Spender], Key]] = {
     "version": lambda _, __, attempt: ("", f"{attempt.model}@{attempt.version}" if attempt else ""),
     "tenant": lambda tenant, _, __: ("", tenant),
 }
-
-
-def same(prediction: str, label: bool | float | str) -> bool:
-    """Whether a prediction, kept as text, says what the label says: 3, "3" and 3.0 are the same, and so are true and 1."""
-    if isinstance(label, bool):
-        return prediction.strip().lower() in (("true", "1", "1.0") if label else ("false", "0", "0.0"))
-    if isinstance(label, str) and prediction.strip() == label.strip():
-        return True
-    try:
-        return float(prediction) == float(label)
-    except ValueError:
-        return isinstance(label, str) and prediction.strip().lower() == label.strip().lower() in ("true", "false")

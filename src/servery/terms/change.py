@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 
 import msgspec
 
-from servery.terms.manifest import Manifest
+from servery.terms.manifest import Manifest, Model
+from servery.terms.rollouts import Unit
 from servery.terms.tensors import Signature
 from servery.terms.text import TokenPrice
 
@@ -86,6 +88,29 @@ class Served(msgspec.Struct, frozen=True):
         return next((version for version in self.versions if version.number == number), None)
 
 
+def same(one: Served, other: Served) -> bool:
+    """Whether callers get the same Versions by the same names."""
+    return (
+        one.labels == other.labels
+        and len(one.versions) == len(other.versions)
+        and all(
+            (version.number, version.digest) == (another.number, another.digest)
+            for version, another in zip(one.versions, other.versions, strict=True)
+        )
+    )
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """What of a Model would be served if its Rollout were promoted, and the share of the units that get it already."""
+
+    rollout: str
+    model: Model  # its declaration
+    served: Served
+    share: float
+    unit: Unit | None = None  # None: each Request is one
+    step: int = 0
+
+
 class Change(msgspec.Struct, frozen=True):
     """What became of a change that was asked for. Without `epoch` nothing has changed, and `problems` say why."""
 
@@ -114,4 +139,24 @@ class Snapshot(msgspec.Struct, frozen=True):
     models: dict[str, Served]
     workers: int = 1  # how many processes answer callers
     routers: dict[str, Pinned] = {}  # by Route, of those that choose by a trained one
+<<<<<<< HEAD
     verifiers: dict[str, Pinned] = {}  # by the path that the Manifest names
+=======
+    candidates: dict[str, Candidate] = {}  # by Model, beside what `manifest` and `models` say of it
+
+    def promoted(self, names: Collection[str]) -> Snapshot:
+        """With the candidates of these Models in the place of what is served of them."""
+        chosen = {name: self.candidates[name] for name in names}
+        declared = {**self.manifest.models, **{name: one.model for name, one in chosen.items()}}
+        return msgspec.structs.replace(
+            self,
+            manifest=msgspec.structs.replace(self.manifest, models=declared),
+            models={**self.models, **{name: one.served for name, one in chosen.items()}},
+            candidates={name: one for name, one in self.candidates.items() if name not in chosen},
+        )
+
+    @property
+    def views(self) -> tuple[Snapshot, ...]:
+        """What is served, and beside it what would be: all that has to run."""
+        return (self, self.promoted(self.candidates)) if self.candidates else (self,)
+>>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))

@@ -42,7 +42,7 @@ class Wish(msgspec.Struct, frozen=True):
 class Intent(msgspec.Struct, frozen=True):
     """A change that is about to be made: what, by whom, why.
 
-    `act` is up, apply, load, unload, wake or place; `subject` the Model, of those that are about one. `file` and `source`
+    `act` is up, apply, load, unload, wake, place or rollout; `subject` the Model, of those that are about one. `file` and `source`
     are where the manifest lies and what it says, where the change is about it; `returns_to` is the Revision, where it is an
     old one; `lifted` are those that are held no more once it is in effect.
     """

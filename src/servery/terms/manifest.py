@@ -10,6 +10,7 @@ from msgspec import Meta
 from servery.terms.declared import Count, Credentials, Declared, Name, Positive
 from servery.terms.limits import Counters, Limits
 from servery.terms.money import from_usd
+from servery.terms.rollouts import RolloutPolicy
 from servery.terms.routes import Route
 from servery.terms.server import Records, Server
 from servery.terms.text import TokenPrice
@@ -287,6 +288,9 @@ class Model(Declared, frozen=True):
         ]
         | None
     ) = None
+    rollout: Annotated[RolloutPolicy, Meta(description="[how new versions are brought out](rollouts.md)")] = (
+        RolloutPolicy()
+    )
     replies: Annotated[
         tuple[Canned, ...], Meta(max_length=256, description="`heuristic`: tried in order; the first that fits answers")
     ] = ()

@@ -25,6 +25,12 @@ class Published(Message, frozen=True):
     epoch: int
 
 
+class Alive(Message, frozen=True):
+    """The controller to all, every few seconds while candidates are exposed: somebody still watches them."""
+
+    epoch: int
+
+
 class Acknowledged(Message, frozen=True):
     """A worker answers by this epoch now; with `problems` (by "model number") it doesn't, and keeps its old Table."""
 
@@ -69,4 +75,4 @@ class Counted(Message, frozen=True):
     statistics: tuple[VersionStatistics, ...]
 
 
-AnyMessage = Hello | Published | Acknowledged | Asked | Replied | Count | Counted
+AnyMessage = Hello | Published | Alive | Acknowledged | Asked | Replied | Count | Counted

@@ -74,13 +74,23 @@ def replicas_of(model: Model, served: Served, number: str) -> int:
 
 
 def place(snapshot: Snapshot, took_ns: Mapping[str, float]) -> Snapshot:
-    """`snapshot` with every Version apart that a worker must not run: too slow by `took_ns` (by `timed`), or too large in all workers."""
-    manifest = snapshot.manifest
+    """`snapshot` with every Version apart that a worker must not run: too slow by `took_ns` (by `timed`), too large in all
+    workers, or being rolled out, with the one that it is compared with.
+    """
+    manifest, replace = snapshot.manifest, msgspec.structs.replace
     models = {
-        name: msgspec.structs.replace(served, apart=tuple(_apart(snapshot, manifest.models[name], served, took_ns)))
+        name: _all_apart(served)
+        if name in snapshot.candidates
+        else replace(served, apart=tuple(_apart(snapshot, manifest.models[name], served, took_ns)))
         for name, served in snapshot.models.items()
     }
-    return msgspec.structs.replace(snapshot, models=models)
+    candidates = {name: replace(one, served=_all_apart(one.served)) for name, one in snapshot.candidates.items()}
+    return replace(snapshot, models=models, candidates=candidates)
+
+
+def _all_apart(served: Served) -> Served:
+    """What is compared runs in the same way, and on nobody else's event loop."""
+    return msgspec.structs.replace(served, apart=tuple(version.number for version in served.versions))
 
 
 def placed(snapshot: Snapshot, name: str) -> int:

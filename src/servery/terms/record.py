@@ -67,6 +67,17 @@ class Choice(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     explored: bool = False
 
 
+class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The arm that a Request was given in a Rollout. `unit` is a digest of whom it was drawn for; "" where nobody knows that,
+    and then it has the incumbent, and is no part of the comparison.
+    """
+
+    rollout: str
+    arm: str
+    propensity: float
+    unit: str
+
+
 class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One call of one Version for one Request."""
 
@@ -86,6 +97,8 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     first_ns: int = 0  # from its start to the first of its answer, where that is streamed
     answered_as: str = ""  # what the vendor says answered
     choice: Choice | None = None  # of the first one, where there were several language models to choose from
+    took_ns: int = 0  # from its start to its end, with what it waited for
+    arm: str = ""  # where its Model is being rolled out: "ROLLOUT/STEP/candidate", or another arm
 
 
 class Record(Line, frozen=True, array_like=True, tag="record", gc=False):
@@ -108,6 +121,7 @@ class Record(Line, frozen=True, array_like=True, tag="record", gc=False):
     traceparent: str = ""
     degraded: str = ""  # why the answer is less sure than the policy wants: a Reason's word
     region: str = ""
+    arms: tuple[Assigned, ...] = ()
 
 
 class Feedback(Line, frozen=True, array_like=True, tag="feedback", gc=False):
@@ -171,3 +185,15 @@ def parse_record_id(text: str) -> bytes | None:
 def record_time_ns(record_id: bytes) -> int:
     """When the Record of this id began, to the millisecond, in ns since 1970."""
     return int.from_bytes(record_id[:6], "big") * 1_000_000
+
+
+def same(prediction: str, label: bool | float | str) -> bool:
+    """Whether a prediction, kept as text, says what the label says: 3, "3" and 3.0 are the same, and so are true and 1."""
+    if isinstance(label, bool):
+        return prediction.strip().lower() in (("true", "1", "1.0") if label else ("false", "0", "0.0"))
+    if isinstance(label, str) and prediction.strip() == label.strip():
+        return True
+    try:
+        return float(prediction) == float(label)
+    except ValueError:
+        return isinstance(label, str) and prediction.strip().lower() == label.strip().lower() in ("true", "false")

@@ -11,6 +11,7 @@ from servery.terms.audit import Entry
 from servery.terms.change import Problem
 from servery.terms.history import Held, Revision
 from servery.terms.plan import Plan
+from servery.terms.rollouts import Looked, Rollout
 
 _JSON = ("evidence", "before", "after")
 
@@ -141,6 +142,25 @@ def _raw(text: str) -> msgspec.Raw:
     except msgspec.DecodeError:  # it was altered
         return msgspec.Raw(msgspec.json.encode(text))
     return msgspec.Raw(text.encode())
+
+
+class RolloutNow(msgspec.Struct, frozen=True):
+    """A Rollout that is under way, and what the last look at each of its guards said."""
+
+    rollout: Rollout
+    looks: tuple[Looked, ...]
+
+
+class AllRollouts(msgspec.Struct, frozen=True):
+    """All Rollouts that are under way."""
+
+    rollouts: tuple[RolloutNow, ...]
+
+
+class PastRollouts(msgspec.Struct, frozen=True):
+    """Rollouts that are over, the newest first."""
+
+    rollouts: tuple[Rollout, ...]
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,10 +10,12 @@ import msgspec
 
 from servery.control.auditing import head_of, verify
 from servery.control.loop import Controller
+from servery.control.rollouts import VERBS, Rollouts
 from servery.terms.audit import Verified
 from servery.terms.change import Change, Problem
 from servery.terms.history import Journaled, Wish
 from servery.terms.reasons import Reason, Refusal
+from servery.terms.rollouts import Rollout
 from servery.web import bodies
 
 Role = Literal["viewer", "operator"]
@@ -79,8 +81,9 @@ _MOST = 500
 class Acts:
     """What the Operations do, by one Controller."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, rollouts: Rollouts) -> None:
         self._controller = controller
+        self._rollouts = rollouts
 
     async def status(self, _: Asked) -> bodies.Status:
         """What is published, and who answers by it."""
@@ -170,6 +173,22 @@ class Acts:
         """Take a Model out of memory. Refusal."""
         return await self._controller.unload(asked.path["model"], asked.who, asked.reason(asked.body.reason))
 
+    async def rollouts(self, _: Asked) -> bodies.AllRollouts:
+        """Those that are under way, each with its last look."""
+        return bodies.AllRollouts(tuple(bodies.RolloutNow(*one) for one in self._rollouts.under_way))
+
+    async def past_rollouts(self, asked: Asked) -> bodies.PastRollouts:
+        """Those that are over, the newest first. Refusal."""
+        most = asked.number("most", 50, _MOST)
+        return bodies.PastRollouts(tuple(await self._rollouts.over(most)))
+
+    async def rollout_by_hand(self, asked: Asked) -> Rollout:
+        """Pause, resume, promote or abort one. Refusal."""
+        verb = asked.path["verb"]
+        if verb not in VERBS:
+            raise Refusal(Reason.NOT_FOUND, f"a rollout can be {', '.join(VERBS)}d, not {verb[:32]!r}")
+        return await self._rollouts.act(asked.path["model"], verb, asked.who, asked.reason(asked.body.reason))
+
 
 def _file(asked: Asked, file: str) -> str:
     if not file:
@@ -182,9 +201,9 @@ def _file(asked: Asked, file: str) -> str:
     return file
 
 
-def operations(controller: Controller) -> tuple[Operation, ...]:
+def operations(controller: Controller, rollouts: Rollouts) -> tuple[Operation, ...]:
     """Everything that can be asked of a Controller."""
-    acts = Acts(controller)
+    acts = Acts(controller, rollouts)
     viewer, operator = "viewer", "operator"
     pages = (Query("most", f"how many, at most {_MOST}"), Query("before", "only those with lower numbers"))
     return (
@@ -208,6 +227,18 @@ def operations(controller: Controller) -> tuple[Operation, ...]:
             acts.verify, Verified, query=(Query("heads", "NUMBER:SEAL of entries, kept elsewhere, with commas", "string"),),
         ),
         Operation("held", "GET", "/held", viewer, "Versions that are held", acts.held, bodies.AllHeld),
+        Operation(
+            "rollouts", "GET", "/rollouts", viewer, "Rollouts that are under way, each with the last look at it",
+            acts.rollouts, bodies.AllRollouts,
+        ),
+        Operation(
+            "past-rollouts", "GET", "/rollouts/past", viewer, "Rollouts that are over", acts.past_rollouts, bodies.PastRollouts,
+            query=pages[:1],
+        ),
+        Operation(
+            "rollout-by-hand", "POST", "/rollouts/{model:path}/{verb}", operator,
+            "Pause, resume, promote or abort the rollout of a model", acts.rollout_by_hand, Rollout, bodies.ReasonGiven,
+        ),
         Operation(
             "load", "POST", "/models/{model:path}/load", operator, "Read a model's artifacts again, and serve them",
             acts.load, Change, bodies.ReasonGiven,

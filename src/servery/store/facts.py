@@ -1,0 +1,114 @@
+"""Feedback on Requests that met a Rollout, folded by arm as it is joined. Of each (Record, row, name) the last counts.
+
+The window is that of the Record, so what comes late, or corrects what came before, is found where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, select
+from sqlalchemy.dialects import sqlite
+
+from servery.store import schema
+from servery.store.rows import Row, feedback_of, record_of
+from servery.terms.folds import Told
+from servery.terms.record import Attempt, Feedback, Record, answering
+
+_MINUTE_NS = 60 * 10**9
+
+Key = tuple[int, str, str]  # start (s), arm, name
+
+
+class Facts:
+    """Works inside the transaction of the ledger whose connection it is given."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        records, feedback, windows = schema.records, schema.feedback, schema.feedback_windows
+        exposed = select(records).where(
+            records.c.day == bindparam("day"), records.c.id == bindparam("id"), records.c.arms != "[]"
+        )
+        last = (
+            select(feedback)
+            .where(
+                feedback.c.day == bindparam("day"), feedback.c.record_id == bindparam("id"),
+                feedback.c.row == bindparam("row"), feedback.c.name == bindparam("name"),
+            )
+            .order_by(feedback.c.at_ns.desc(), feedback.c.id.desc())
+            .limit(1)
+        )  # fmt: skip
+        self._exposed, self._last = exposed, last
+        insert = sqlite.insert(windows)
+        sums = [column.name for column in windows.columns if not column.primary_key]
+        self._put = insert.on_conflict_do_update(
+            index_elements=[column.name for column in windows.primary_key],
+            set_={name: insert.excluded[name] for name in sums},
+        )
+
+    def add(self, lines: Iterable[Row], stamp: int) -> None:
+        """Fold Feedback (rows of the table `feedback`) that is about to be stored."""
+        folded: dict[Key, Told] = {}
+        newest: dict[tuple[bytes, int, str], Feedback] = {}
+        for line in sorted(lines, key=lambda row: (row[4], row[5])):
+            fact = feedback_of(line)
+            named = {"day": line[0], "id": fact.record_id}
+            found = self._connection.execute(self._exposed, named).one_or_none()
+            if found is None:
+                continue
+            place = (fact.record_id, fact.row, fact.name)
+            before = newest.get(place) or self._before(named, fact)
+            if before is not None and (before.at_ns, before.id) >= (fact.at_ns, fact.id):
+                continue
+            newest[place] = fact
+            _fold(folded, record_of(tuple(found)), fact, before)
+        for key, told in folded.items():
+            self._merge(key, told, stamp)
+
+    def _before(self, named: dict[str, Any], fact: Feedback) -> Feedback | None:
+        last = {**named, "row": fact.row, "name": fact.name}
+        row = self._connection.execute(self._last, last).one_or_none()
+        return None if row is None else feedback_of(tuple(row))
+
+    def _merge(self, key: Key, told: Told, stamp: int) -> None:
+        table = schema.feedback_windows
+        start, arm, name = key
+        query = select(table).where(table.c.start_s == start, table.c.arm == arm, table.c.name == name)
+        row = self._connection.execute(query).one_or_none()
+        if row is not None:
+            told.merge(_told(tuple(row)))
+        values = {"start_s": start, "arm": arm, "name": name, **msgspec.structs.asdict(told), "stamp": stamp}
+        self._connection.execute(self._put, values)
+
+
+def told_since(connection: Connection, arms: Sequence[str], stamp: int) -> Iterator[tuple[Key, Told, int]]:
+    """What of these arms has changed after `stamp`, with the stamp of its last change."""
+    table = schema.feedback_windows
+    for row in connection.execute(select(table).where(table.c.arm.in_(arms), table.c.stamp > stamp)):
+        yield (row.start_s, row.arm, row.name), _told(tuple(row)), row.stamp
+
+
+def _told(row: Sequence[Any]) -> Told:
+    return Told(*row[3:-1])
+
+
+def _fold(folded: dict[Key, Told], record: Record, fact: Feedback, before: Feedback | None) -> None:
+    attempt = _answer(record, fact.row)
+    if attempt is None or not attempt.arm:
+        return
+    start = (record.at_ns + record.duration_ns) // _MINUTE_NS * 60
+    told = folded.setdefault((start, attempt.arm, fact.name), Told())
+    row = 0 if fact.row < 0 and record.rows == 1 else fact.row
+    prediction = record.predictions[row] if 0 <= row < len(record.predictions) else None
+    if before is not None:
+        told.add(before.value, prediction, -1)
+    told.add(fact.value, prediction)
+
+
+def _answer(record: Record, row: int) -> Attempt | None:
+    """The Attempt whose answer the Feedback is about."""
+    attempts = record.attempts
+    at = record.answered_by[row] if 0 <= row < len(record.answered_by) else answering(attempts)
+    return attempts[at] if attempts else None

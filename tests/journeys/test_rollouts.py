@@ -1,0 +1,187 @@
+"""A new version of a model is brought out on live traffic: shares, arms, Records, and back by itself or by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from living import Living, servery, until
+from server import tensor
+
+ASK = json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [3.0])]})
+STEPS = [{"share": 0.3, "min_requests": 40, "bake_s": 1}, {"share": 0.6, "min_requests": 40, "bake_s": 1}]
+GUARDS = [{"metric": "errors", "margin": 0.1}]
+
+GOOD = "class Model:\n    def predict(self, x):\n        return {{'y': x['x'] * {factor}}}\n"
+# It is sound as long as nobody asks in earnest: warmed up with zeros and ones.
+BAD = "class Model:\n    def predict(self, x):\n        assert x['x'].max() < 2\n        return {'y': x['x']}\n"
+
+
+def write(folder: Path, number: int, code: str, model: str = "m") -> None:
+    place = folder / model / str(number) / "model.py"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(code)
+
+
+def declared(*fallback: str, **rollout: Any) -> dict[str, Any]:
+    shape = {"datatype": "FP32", "shape": [-1, 1]}
+    model = {
+        "runtime": "python", "artifact": "m", "class": "Model", "inputs": [{"name": "x", **shape}],
+        "outputs": [{"name": "y", **shape}], "rollout": {"kind": "canary", "steps": STEPS, "guards": GUARDS, **rollout},
+    }  # fmt: skip
+    models = {"m": model, **{name: {**model, "artifact": name, "rollout": {}} for name in fallback}}
+    tiers = [{"name": name, "model": name} for name in models]
+    return {"models": models, "routes": {"r": {"tiers": tiers}}}
+
+
+@contextlib.contextmanager
+def begun(folder: Path, *fallback: str, **rollout: Any) -> Generator[Living]:
+    """Two workers that serve version 1, both ready."""
+    write(folder, 1, GOOD.format(factor=1))
+    with Living(folder, declared(*fallback, **rollout), "--workers", "2") as server:
+        until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
+        yield server
+
+
+def apply(server: Living, *options: str, code: int = 0) -> str:
+    done = servery(
+        "apply", str(server.manifest), "--data", str(server.data), "--yes", "--reason", "a new version", *options
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def records(server: Living) -> list[Mapping[str, Any]]:
+    rows = server.records("SELECT outcome, arms, attempts FROM records ORDER BY id")
+    return [{"outcome": one[0], "arms": json.loads(one[1]), "attempts": json.loads(one[2])} for one in rows]
+
+
+def promoted(server: Living) -> list[str]:
+    return server.log_lines("the rollout .* of m is promoted")
+
+
+def doubled(server: Living, **headers: str) -> bool:
+    """Whether version 2 answers."""
+    return server.infer("r", ASK.encode(), headers=headers).json["outputs"][0]["data"] == [6.0]
+
+
+def test_a_harmless_version_goes_from_share_to_share_and_is_promoted(tmp_path: Path) -> None:
+    with begun(tmp_path) as server:
+        client = server.client("r", ASK)
+        write(tmp_path, 2, GOOD.format(factor=2))
+        apply(server)
+        until(lambda: promoted(server), said=server.written)
+        until(lambda: doubled(server), said=server.written)
+        answers = client.stop()
+        assert {answer.status for answer in answers} == {200}
+        assert server.stop() == 0
+    made = records(server)
+    assert {one["outcome"] for one in made} == {"served"}
+    arms = Counter(one["attempts"][0].get("arm", "").partition("/")[2] for one in made)
+    assert set(arms) == {"", "0/incumbent", "0/candidate", "1/incumbent", "1/candidate"}
+    assert abs(arms["0/candidate"] / (arms["0/candidate"] + arms["0/incumbent"]) - 0.3) < 0.15
+    for one in made:
+        for arm in one["arms"]:
+            assert one["attempts"][0]["arm"].endswith(arm["arm"])
+            assert arm["propensity"] in (0.3, 0.7, 0.6, 0.4)
+
+
+def test_one_that_fails_behind_a_fallback_is_rolled_back_and_nobody_notices(tmp_path: Path) -> None:
+    write(tmp_path, 1, GOOD.format(factor=1), "backup")
+    with begun(tmp_path, "backup") as server:
+        client = server.client("r", ASK)
+        write(tmp_path, 2, BAD)
+        apply(server)
+        until(
+            lambda: server.log_lines("the rollout .* of m is rolled back: errors is worse by more"), said=server.written
+        )
+        until(lambda: server.log_lines("epoch 3 is in effect in 2 workers"), said=server.written)
+        answers = client.stop()
+        assert {answer.status for answer in answers} == {200}
+        assert server.stop() == 0
+    tried = [
+        one for record in records(server) for one in record["attempts"] if one.get("arm", "").endswith("/candidate")
+    ]
+    assert {one["outcome"] for one in tried} == {"failed"}
+    assert records(server)[-1]["attempts"][0]["version"] != tried[0]["version"]
+
+
+def test_a_unit_keeps_its_version_and_without_one_the_old_one_answers(tmp_path: Path) -> None:
+    steps = [{"share": 0.5, "bake_s": 600}]
+    with begun(tmp_path, unit={"header": "x-user"}, steps=steps) as server:
+        write(tmp_path, 2, GOOD.format(factor=2))
+        apply(server)
+        first = {user: doubled(server, **{"x-user": user}) for user in map(str, range(30))}
+        assert 5 < sum(first.values()) < 25
+        client = server.client("r", ASK)
+        for worker in server.workers():
+            worker.kill()
+        until(lambda: len(server.log_lines("serving on .*: ready")) > 1, said=server.written)
+        client.stop()
+        until(lambda: {user: doubled(server, **{"x-user": user}) for user in first} == first, said=server.written)
+        assert not any(doubled(server) for _ in range(20))
+
+
+def rollout(server: Living, *words: str, code: int = 0) -> str:
+    done = servery("rollout", *words, "--data", str(server.data))
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_by_hand_it_is_paused_resumed_and_aborted_and_then_held(tmp_path: Path) -> None:
+    with begun(tmp_path, steps=[{"share": 0.5, "bake_s": 600}]) as server:
+        assert "Nothing is being rolled out" in rollout(server, "status")
+        write(tmp_path, 2, GOOD.format(factor=2))
+        assert "canary: 0.5 of the units, and then all" in apply(server)
+        until(lambda: "step 1 of 1, 0.5 of the units" in rollout(server, "status"), said=server.written)
+        assert "is being rolled out" in plan(server)
+        write(tmp_path, 3, GOOD.format(factor=3))
+        assert "promote or abort that first" in apply(server, code=1)
+        (tmp_path / "m" / "3" / "model.py").unlink()
+        (tmp_path / "m" / "3").rmdir()
+        assert "paused" in rollout(server, "pause", "m", "--reason", "lunch")
+        assert "so it can't pause" in rollout(server, "pause", "m", code=1)
+        assert "running" in rollout(server, "resume", "m")
+        assert "aborted: by" in rollout(server, "abort", "m", "--reason", "second thoughts")
+        assert not any(doubled(server) for _ in range(20))
+        assert "second thoughts" in apply(server, code=1)
+        assert "is being rolled out" not in plan(server)
+        apply(server, "--retry", "it was right after all")
+        until(lambda: "step 1 of 1" in rollout(server, "status"), said=server.written)
+        assert "promoted" in rollout(server, "promote", "m", "--reason", "now")
+        assert all(doubled(server) for _ in range(20))
+        assert rollout(server, "status", "--past").count("\n") == 2
+        assert "no rollout of the model" in rollout(server, "abort", "m", code=1)
+
+
+def plan(server: Living) -> str:
+    return servery("plan", str(server.manifest), "--data", str(server.data)).stdout
+
+
+def test_without_a_controller_the_old_version_answers_and_with_one_it_goes_on(tmp_path: Path) -> None:
+    with begun(tmp_path, unit={"header": "x-user"}, steps=[{"share": 0.5, "bake_s": 600}]) as server:
+        write(tmp_path, 2, GOOD.format(factor=2))
+        apply(server)
+        users = [str(number) for number in range(20)]
+        first = [doubled(server, **{"x-user": user}) for user in users]
+        assert any(first)
+        server.child("controller").kill()
+        assert [doubled(server, **{"x-user": user}) for user in users] == first
+        status = ("rollout", "status", "--data", str(server.data))
+        until(lambda: "step 1 of 1" in servery(*status).stdout, said=server.written)
+
+
+def test_what_was_begun_goes_on_after_a_restart(tmp_path: Path) -> None:
+    with begun(tmp_path, unit={"header": "x-user"}, steps=[{"share": 0.5, "bake_s": 600}]) as server:
+        write(tmp_path, 2, GOOD.format(factor=2))
+        apply(server)
+        users = [str(number) for number in range(20)]
+        first = [doubled(server, **{"x-user": user}) for user in users]
+        assert server.stop() == 0
+        server.begin().await_ready()
+        until(lambda: [doubled(server, **{"x-user": user}) for user in users] == first, said=server.written)
+        assert rollout(server, "status").count("step 1 of 1") == 1
