@@ -189,11 +189,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     counting = _counting(folder, snapshot, f"{run}-{dice.bits(4).hex()}", clock)
     tally = observed()
     holdings = Holdings(counting.minutes.make, counting.budgets.of, tally.count)
-<<<<<<< HEAD
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, _reads(folder))
-=======
-    serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, read_router, Lease(clock.steady_ns))
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
+    serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, _reads(folder), Lease(clock.steady_ns))
 
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 

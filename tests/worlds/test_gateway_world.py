@@ -19,13 +19,9 @@ from servery.gateway.holdings import Holdings
 from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline, Reply
 from servery.gateway.quotas import Quota
-<<<<<<< HEAD
-from servery.gateway.table import Entry, compile_table
-from servery.gateway.trained import Trained
-=======
 from servery.gateway.table import Entry, Kept, compile_table
+from servery.gateway.trained import Trained
 from servery.gateway.trials import Lease
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
 from servery.host.clock import Dice
 from servery.host.eager import eagerly
 from servery.store.inflight import InFlight
@@ -170,12 +166,8 @@ class World:
         targets = {(name, "1"): target for name, target in self.targets.items()}
         self.observed = Counter[str]()
         holdings = Holdings(OwnMinutes().make, no_budgets, lambda what: self.observed.update((what,)))
-<<<<<<< HEAD
-        table = compile_table(Snapshot(1, declared, "", models), targets, b"secret", holdings, Trained())
-=======
-        kept = Kept(b"secret", holdings, Lease(self.loop.clock.steady_ns))
+        kept = Kept(b"secret", holdings, Lease(self.loop.clock.steady_ns), Trained())
         table = compile_table(Snapshot(1, declared, "", models), targets, {}, kept)
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
         self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:

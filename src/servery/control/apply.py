@@ -104,7 +104,8 @@ def sweep(folder: DataFolder, needed: Iterable[Snapshot], now_s: float) -> int:
     paths: set[Path] = set()
     digests: set[str] = set()
     for snapshot in needed:
-        paths |= {Path(version.artifact) for served in snapshot.models.values() for version in served.versions}
+        for view in snapshot.views:
+            paths |= {Path(version.artifact) for served in view.models.values() for version in served.versions}
         digests |= {pinned.digest for pinned in (*snapshot.routers.values(), *snapshot.verifiers.values())}
     removed = Artifacts(folder.artifacts, 0).sweep(paths, now_s)
     for trained in (folder.router("").parent, folder.verifier("").parent):

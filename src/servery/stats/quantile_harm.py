@@ -135,12 +135,7 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         last = self.tails[places[-1]]
         full = 0 < self.seen[0] <= 2 * last.incumbent or 0 < self.seen[1] <= 2 * last.candidate
         part, total = last.worse.part, recent.count
-<<<<<<< HEAD
         stale = total * part >= _FEWEST and not 1 / _STALE <= recent.above(last.worse.index) / (total * part) <= _STALE
-=======
-        above = total - recent.cumulative(last.worse.index, last.worse.index)[0]
-        stale = total * part >= _FEWEST and not part / _STALE <= above / total <= part * _STALE
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
         return None if full or (stale and len(self.tails) < _SEGMENTS) else places[-1]
 
     def _opened(self, share: float, recent: Sketch) -> Tail | None:
@@ -176,21 +171,11 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         )
 
     def _counted(self, sign: int, side: Side, incumbent: Sketch, candidate: Sketch) -> Side:
-<<<<<<< HEAD
         marks = [min(max(side.index + mark, 0), TOP) for mark in self._scale.marks(sign)]
         first, last = min(marks), max(marks)
-        total, below = candidate.count, candidate.cumulative(first, last).tolist()
+        total, below = candidate.count, candidate.cumulative(first, last)
         grown = tuple(before + total - below[mark - first] for before, mark in zip(side.candidate, marks, strict=True))
         return msgspec.structs.replace(side, incumbent=side.incumbent + incumbent.above(side.index), candidate=grown)
-=======
-        above = incumbent.count - incumbent.cumulative(side.index, side.index)[0]
-        marks = [min(max(side.index + mark, 0), TOP) for mark in self._scale.marks(sign)]
-        first, last = min(marks), max(marks)
-        below = candidate.cumulative(first, last)
-        counts = zip(side.candidate, marks, strict=True)
-        grown = tuple(before + candidate.count - below[mark - first] for before, mark in counts)
-        return msgspec.structs.replace(side, incumbent=side.incumbent + above, candidate=grown)
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
 
 
 class _Scale(NamedTuple):

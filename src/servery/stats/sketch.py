@@ -83,23 +83,16 @@ class Sketch:
         sure = sum(count for index, count in self._bins.items() if index < mine)
         return sure, sure + self._bins.get(mine, 0)
 
-<<<<<<< HEAD
     def above(self, index: int) -> int:
         """How many lie above the edge of a bin."""
         return sum(count for one, count in self._bins.items() if one > index)
 
-    def cumulative(self, first: int, last: int) -> Counts:
-=======
     def cumulative(self, first: int, last: int) -> list[int]:
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
         """How many lie at or below the edge of each bin from `first` to `last`, both included."""
         counts = [0] * (last - first + 1)
         for index, count in self._bins.items():
             if index <= last:
                 counts[max(index - first, 0)] += count
-<<<<<<< HEAD
-        return np.cumsum(counts, dtype=np.int64)
-=======
         return list(accumulate(counts))
 
     def values(self) -> Iterator[tuple[float, int]]:
@@ -114,7 +107,6 @@ class Sketch:
             if more := count - other._bins.get(index, 0):
                 rest._bins[index] = more
         return rest
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
 
     def span(self) -> tuple[int, int] | None:
         """The first and the last bin that hold something."""

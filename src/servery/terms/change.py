@@ -139,9 +139,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     models: dict[str, Served]
     workers: int = 1  # how many processes answer callers
     routers: dict[str, Pinned] = {}  # by Route, of those that choose by a trained one
-<<<<<<< HEAD
     verifiers: dict[str, Pinned] = {}  # by the path that the Manifest names
-=======
     candidates: dict[str, Candidate] = {}  # by Model, beside what `manifest` and `models` say of it
 
     def promoted(self, names: Collection[str]) -> Snapshot:
@@ -159,4 +157,3 @@ class Snapshot(msgspec.Struct, frozen=True):
     def views(self) -> tuple[Snapshot, ...]:
         """What is served, and beside it what would be: all that has to run."""
         return (self, self.promoted(self.candidates)) if self.candidates else (self,)
->>>>>>> 367b5f7 (Rollouts: assignment, folds, judge and promote (on the way))
