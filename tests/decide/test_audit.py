@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from servery.terms.audit import BEGINNING, Draft, Entry, Head, faults, sealed
@@ -136,6 +136,7 @@ def test_who_wrote_down_a_head_finds_what_was_altered_together_with_all_heads() 
     assert list(faults(made[:4], {number: seal for number, seal in heads.items() if number < 5}, [noted]))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_change_of_any_field_is_found(data: st.DataObject) -> None:
     entries, heads = chain(4)

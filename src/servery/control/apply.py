@@ -102,15 +102,15 @@ def publish(snapshot: Snapshot, folder: DataFolder) -> Snapshot:
 def sweep(folder: DataFolder, needed: Iterable[Snapshot], now_s: float) -> int:
     """Remove the copies of artifacts and of trained files that none of these Snapshots serves; how many. OSError."""
     paths: set[Path] = set()
-    digests: set[str] = set()
     for snapshot in needed:
         for view in snapshot.views:
             paths |= {Path(version.artifact) for served in view.models.values() for version in served.versions}
-        digests |= {pinned.digest for pinned in (*snapshot.routers.values(), *snapshot.verifiers.values())}
+        paths |= {folder.router(pinned.digest) for pinned in snapshot.routers.values()}
+        paths |= {folder.verifier(pinned.digest) for pinned in snapshot.verifiers.values()}
     removed = Artifacts(folder.artifacts, 0).sweep(paths, now_s)
     for trained in (folder.router("").parent, folder.verifier("").parent):
         for file in trained.iterdir() if trained.is_dir() else ():
-            if file.suffix == ".npz" and file.stem not in digests:
+            if file.suffix == ".npz" and file not in paths:
                 file.unlink()
                 removed += 1
     return removed

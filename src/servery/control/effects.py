@@ -35,7 +35,10 @@ def of_route(name: str, before: Snapshot, after: Snapshot) -> Told:
     if old is None or new is None:
         callers = [f"the name `{name}` appears" if old is None else f"calls of `{name}` are refused (404)"]
     else:
-        callers = [*_tiers(old, new), *_promises(old, new)]
+        callers = [*_tiers(old, new), *_promises(old, new), *sums.limits(old.limits, new.limits)]
+        files = dict(trained(name, before))
+        if any(key in files and files[key] != digest for key, digest in trained(name, after)):
+            callers.append("a file that was trained anew decides which tier answers")
     ceilings = sums.ceilings(*(None if one is None else one.ceiling for one in (old, new)))
     budgets = sums.budgets(*(None if one is None else one.limits for one in (old, new)))
     return tuple(callers), (*ceilings, *budgets)
@@ -53,6 +56,16 @@ def of_tenant(name: str, before: Snapshot, after: Snapshot) -> Told:
         both = (keys[key].limits if key in keys else None for keys in (before_keys, after_keys))
         money += [f"key {key}: {line}" for line in sums.budgets(*both)]
     return tuple(callers), tuple(money)
+
+
+def trained(name: str, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """The digests of the trained files that a Route goes by, by where they are declared."""
+    route = snapshot.manifest.routes.get(name)
+    if name in snapshot.routers:
+        yield "policy.router", snapshot.routers[name].digest
+    for tier in route.tiers if route is not None else ():
+        if tier.accept is not None and tier.accept.verifier in snapshot.verifiers:
+            yield f"tiers.{tier.name}.accept.verifier", snapshot.verifiers[tier.accept.verifier].digest
 
 
 def of_part(part: str) -> tuple[str, ...]:
@@ -116,7 +129,9 @@ def _keys(old: Tenant | None, new: Tenant | None) -> Iterator[str]:
             yield f"key {key} may ask"
         elif before[key].sha256 != after[key].sha256:
             yield f"key {key} is another one: the old one is refused (401)"
-        elif before[key].role != after[key].role:
+        else:
+            yield from (f"key {key}: {line}" for line in sums.limits(before[key].limits, after[key].limits))
+        if key in before and key in after and before[key].role != after[key].role:
             yield f"key {key} is that of {'an operator' if after[key].role == 'operator' else 'a caller'}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from servery.control.sums import limits
 from servery.terms.change import Served, Snapshot, Standing, Version
 from servery.terms.manifest import Manifest
 from servery.terms.tensors import TensorSpec
@@ -26,6 +27,7 @@ def of_model(name: str, before: Snapshot, after: Snapshot) -> Iterator[str]:
     if gone and was and will:
         yield f"calls of its version {', '.join(gone)} are refused (404)"
     yield from _forms(old, new)
+    yield from limits(before.manifest.models[name].limits, after.manifest.models[name].limits)
     for version in new.versions:
         earlier = old.named(version.number)
         if version.problem and (earlier is None or not earlier.problem):

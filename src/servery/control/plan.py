@@ -48,7 +48,7 @@ def plan(served: Snapshot | None, wanted: Snapshot, held: Sequence[Held] = (), r
 def _mark(found: Plan, wanted: Snapshot) -> str:
     """What tells this Plan from every other. Where a Version runs isn't a part of it: that is measured meanwhile."""
     models = {name: msgspec.structs.replace(one, apart=()) for name, one in wanted.models.items()}
-    content = msgspec.json.encode((found, models, wanted.routers), order="sorted")
+    content = msgspec.json.encode((found, msgspec.structs.replace(wanted, models=models)), order="sorted")
     return hashlib.sha256(content).hexdigest()[:32]
 
 
@@ -61,7 +61,10 @@ def _steps(before: Snapshot, after: Snapshot, runs: bool) -> Iterator[Step]:
         olds, news = getattr(old, part), getattr(new, part)
         for name in dict.fromkeys((*olds, *news)):
             where = at(part, name)
-            if found := tuple(differences(where, olds.get(name), news.get(name))):
+            found = tuple(differences(where, olds.get(name), news.get(name)))
+            if part == "routes":
+                found += tuple(_trained(where, name, before, after))
+            if found:
                 act = Act.ADD if name not in olds else Act.REMOVE if name not in news else Act.CHANGE
                 callers, money = steps(name, before, after)
                 yield Step(act, where, found, callers, money)
@@ -116,6 +119,14 @@ def _versions(where: str, before: Snapshot, after: Snapshot, name: str) -> Itera
     for number in dict.fromkeys((*old, *new)):
         if old.get(number) != new.get(number):
             yield Difference(f"{where} version {number}", old.get(number, ""), new.get(number, ""))
+
+
+def _trained(where: str, name: str, before: Snapshot, after: Snapshot) -> Iterator[Difference]:
+    """The trained files of a Route whose content is another one."""
+    old, new = (dict(effects.trained(name, one)) for one in (before, after))
+    for key in new:
+        if key in old and old[key] != new[key]:
+            yield Difference(f"{where}.{key}", old[key][:12], new[key][:12])
 
 
 def _restarts(old: Manifest, new: Manifest) -> Iterator[Step]:

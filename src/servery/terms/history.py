@@ -122,6 +122,8 @@ def serves(snapshot: Snapshot) -> str:
         name: [[[version.number, version.digest] for version in served.versions], served.labels]
         for name, served in snapshot.models.items()
     }
-    routers = {name: pinned.digest for name, pinned in snapshot.routers.items()}
-    content = msgspec.json.encode([snapshot.manifest_digest, models, routers], order="sorted")
+    trained = [
+        {name: pinned.digest for name, pinned in files.items()} for files in (snapshot.routers, snapshot.verifiers)
+    ]
+    content = msgspec.json.encode([snapshot.manifest_digest, models, trained], order="sorted")
     return hashlib.sha256(content).hexdigest()
