@@ -220,10 +220,10 @@ def up(*arguments: object, **popen: Any) -> subprocess.CompletedProcess[str]:
     return servery("up", *arguments, **popen)
 
 
-def servery(*arguments: object, **popen: Any) -> subprocess.CompletedProcess[str]:
+def servery(*arguments: object, limit_s: float = 20.0, **popen: Any) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself."""
     command = [*servery_command(), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, **popen)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False, **popen)
     assert "Traceback" not in done.stderr
     return done
 

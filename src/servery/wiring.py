@@ -27,7 +27,7 @@ from servery.host.service import Service, Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
 from servery.terms.change import Snapshot, Standing, Version
-from servery.terms.manifest import Model
+from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import Placement
 from servery.terms.record import Uptime
 from servery.terms.server import Server
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from servery.gateway.worker import Face, Worker
     from servery.host.http import HttpServer
     from servery.host.rpc import GrpcServer
+    from servery.store.content_spool import ContentSpool
     from servery.targets.in_process import InProcess, Runtime
     from servery.targets.oip import OipTarget
 
@@ -190,14 +191,14 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     tally = observed()
     holdings = Holdings(counting.minutes.make, counting.budgets.of, tally.count)
     serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, _reads(folder), Lease(clock.steady_ns))
-
+    contents = _contents(folder, run, manifest, clock, early=bool(serving.table.keepings))
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 
     async def serve() -> None:
-        pipeline = Pipeline(serving.table, spool, clock, dice)
+        pipeline = Pipeline(serving.table, spool, contents, clock, dice)
         serving.when_swapped(pipeline.swap)
         repository = Repository(pipeline, link)
-        services = [tally, *counting.services, serving, link]
+        services = [tally, contents, *counting.services, serving, link]
         worker = Worker(pipeline, spool, services, manifest.server.drain, lifeline.say)
         listener = socket.socket(fileno=settings.listener)
         faces: list[Face] = [_http_server(listener, pipeline, repository, worker, manifest.server)]
@@ -224,6 +225,21 @@ def _reads(folder: DataFolder) -> Reads:
         lambda digest: decode_router(folder.router(digest).read_bytes()),
         lambda digest: decode_verifier(folder.verifier(digest).read_bytes()).verifier,
     )
+
+
+def _contents(folder: DataFolder, run: str, manifest: Manifest, clock: Clock, *, early: bool) -> ContentSpool:
+    """Where Content goes: encrypted with the keys that the manifest names, or with those of the data folder, made at need."""
+    from servery.store.content_spool import ContentSpool
+    from servery.store.content_writer import ContentWriter
+    from servery.store.sealing import Sealer, new_key, read_keys
+
+    def sealer() -> Sealer:
+        if manifest.records.content_key is None:
+            folder.make_content_key(new_key())
+        return Sealer(read_keys(manifest.records.content_key, folder.content_key, os.environ))
+
+    writer = ContentWriter(folder.content_spool, run, manifest.records.content_mb, sealer, clock)
+    return ContentSpool(writer, early=early)
 
 
 class _Counting(NamedTuple):
@@ -449,8 +465,9 @@ def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
 
 
 def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
-    """The shipper of this machine: from all spools to the ledger."""
+    """The shipper of this machine: from all spools to the ledger, and to the database of Content."""
     from servery.control.apply import read_snapshot
+    from servery.store.carrier import Carrier
     from servery.store.shipper import Shipper
 
     start_logs("shipper")
@@ -467,9 +484,11 @@ def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
 
     threading.Thread(target=watch, daemon=True, name="lifeline").start()
     records = read_snapshot(folder.snapshot).manifest.records
-    shipper = Shipper(folder.spool, folder.ledger, records, Clock())
+    carrier = Carrier(folder.content_spool, folder.contents, Clock())
+    shipper = Shipper(folder.spool, folder.ledger, records, Clock(), carrier.turn)
     lifeline.say("ready")
     shipper.run(stop)
+    carrier.close()
 
 
 def main() -> None:

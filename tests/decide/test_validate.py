@@ -400,3 +400,47 @@ def test_fallback_is_for_every_policy(tmp_path: Path) -> None:
     assert problems_of(tmp_path, GOOD.replace("{kind: cascade}", "{kind: cascade, fallback: []}")) == ()
     fixed = STATIC[: STATIC.index("{kind")] + "{fallback: [premium]}" + STATIC[STATIC.index("\n    slo") :]
     assert problems_of(tmp_path, fixed) == ()
+
+
+KEPT = GOOD.replace("  acme:\n", "  acme:\n    content: {keep_days: 30, routes: [digits, small], sample: 0.5}\n")
+CONTENT = [
+    # (what is written, what stands there instead, where, message, fix)
+    (
+        "[digits, small]",
+        "[digts]",
+        "tenants.acme.content.routes[0]",
+        "no route or model 'digts'",
+        "did you mean `digits`?",
+    ),
+    (
+        "[digits, small]",
+        "[digits, xyz]",
+        "tenants.acme.content.routes[1]",
+        "no route or model 'xyz'",
+        "for all of them",
+    ),
+    ("keep_days: 30, ", "", "tenants.acme.content", "'keep_days' is missing", "keep_days"),
+    ("keep_days: 30", "keep_days: 0", "tenants.acme.content.keep_days", "the number 0", "from 1"),
+    ("sample: 0.5", "sample: 0", "tenants.acme.content.sample", "the number 0", "above 0"),
+    ("servery: 1\n", "servery: 1\ncontent: {keep_days: 1}\n", "content", "without tenants", "tenants.acme.content"),
+    ("servery: 1\n", "servery: 1\nrecords: {content_key: abc}\n", "records.content_key", "the text 'abc'", "`env`"),
+]
+
+
+@pytest.mark.parametrize(("written", "instead", "where", "message", "fix"), CONTENT)
+def test_content_that_does_not_hold(
+    tmp_path: Path, written: str, instead: str, where: str, message: str, fix: str
+) -> None:
+    assert problems_of(tmp_path, KEPT) == ()
+    text = KEPT.replace(written, instead)
+    (problem,) = problems_of(tmp_path, text)
+    assert problem.where == where
+    assert message in problem.message, problem
+    assert fix in problem.fix, problem
+
+
+def test_content_without_tenants_is_declared_for_all(tmp_path: Path) -> None:
+    alone = GOOD[: GOOD.index("tenants:")]
+    assert problems_of(tmp_path, alone + "content: {keep_days: 30}\n") == ()
+    (problem,) = problems_of(tmp_path, alone + "content: {keep_days: 30, routes: [digit]}\n")
+    assert (problem.where, problem.fix) == ("content.routes[0]", "did you mean `digits`?")

@@ -19,13 +19,14 @@ from servery.gateway.holdings import Holdings
 from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline, Reply
 from servery.gateway.quotas import Quota
-from servery.gateway.table import Entry, Kept, compile_table
+from servery.gateway.table import Base, Entry, compile_table
 from servery.gateway.trained import Trained
 from servery.gateway.trials import Lease
 from servery.host.clock import Dice
 from servery.host.eager import eagerly
 from servery.store.inflight import InFlight
 from servery.terms.change import Served, Snapshot
+from servery.terms.content import ContentPolicy, Kept
 from servery.terms.limits import Limits
 from servery.terms.manifest import Confidence, Key, Manifest, Model, Prediction, Tenant
 from servery.terms.money import busy_price
@@ -67,6 +68,7 @@ def manifest() -> Manifest:
                 (Key("k1", hashlib.sha256(key).hexdigest()),),
                 limits=limits[name],
                 regions=("local",) if name == "bound" else (),
+                content=ContentPolicy(30, ("cascade", "static")) if name == "bound" else None,
             )
             for name, key in KEYS.items()
         },
@@ -137,6 +139,16 @@ class Lines:
         self.kept.append(line)
 
 
+class Contents:
+    """Content in memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[Kept] = []
+
+    def keep(self, kept: Kept) -> None:
+        self.kept.append(kept)
+
+
 class Ended(msgspec.Struct, frozen=True):
     """How one ask ended; None: its task was cancelled."""
 
@@ -152,6 +164,7 @@ class World:
         self.draw = random.Random(seed)
         self.loop = VirtualLoop()
         self.lines = Lines()
+        self.contents = Contents()
         self.ended: list[Ended] = []
         self.broken = self.draw.choice((0.0, 0.1, 0.5))
         declared = manifest()
@@ -166,9 +179,9 @@ class World:
         targets = {(name, "1"): target for name, target in self.targets.items()}
         self.observed = Counter[str]()
         holdings = Holdings(OwnMinutes().make, no_budgets, lambda what: self.observed.update((what,)))
-        kept = Kept(b"secret", holdings, Lease(self.loop.clock.steady_ns), Trained())
-        table = compile_table(Snapshot(1, declared, "", models), targets, {}, kept)
-        self.pipeline = Pipeline(table, self.lines, self.loop.clock, Dice(self.draw.randbytes))
+        base = Base(b"secret", holdings, Lease(self.loop.clock.steady_ns), Trained())
+        table = compile_table(Snapshot(1, declared, "", models), targets, {}, base)
+        self.pipeline = Pipeline(table, self.lines, self.contents, self.loop.clock, Dice(self.draw.randbytes))
 
     def _cast(self) -> Fate:
         draw = self.draw
@@ -318,6 +331,35 @@ def test_rows_add_up_and_each_was_answered_by_whom_the_record_names(seed: int) -
         assert given_names == list(ended.ask.wanted or (spec.name for spec in SIGNATURE.outputs))
         told = {tensor.name: tensor.array for tensor in answer.outputs}
         assert told["y"][:, 0].tolist() == [row + 1000 * number for row, number in enumerate(numbers)]
+
+
+@worlds
+@some()
+def test_content_is_kept_of_every_answer_to_whom_it_is_declared_and_of_no_other(seed: int) -> None:
+    world = World(seed)
+    records = {record.id: (ended, record) for ended, record in world.run()}
+    for kept in world.contents.kept:
+        ended, record = records[kept.record_id]
+        assert (kept.tenant, kept.region, record.tenant) == ("bound", "local", "bound")
+        assert record.route in ("cascade", "static")
+        assert kept.expires_ns == record.at_ns + 30 * 86_400 * 10**9
+        content = kept.make()
+        (answered,) = content.answered
+        (sent,) = msgspec.json.decode(content.asked)["inputs"]
+        assert (sent["name"], sent["shape"]) == ("x", [ended.ask.rows, 1])
+        assert sent["data"] == list(range(ended.ask.rows))
+        told = {output["name"]: output for output in msgspec.json.decode(answered)["outputs"]}
+        answer = ended.ask.answer
+        assert answer is not None
+        assert list(told) == [tensor.name for tensor in answer.outputs]
+        plain = {tensor.name: tensor.array.ravel().tolist() for tensor in answer.outputs}
+        assert told["y"]["data"] == plain["y"]
+    wanted = {
+        record.id
+        for _, record in records.values()
+        if record.tenant == "bound" and record.route in ("cascade", "static") and record.outcome is Outcome.SERVED
+    }
+    assert sorted(kept.record_id for kept in world.contents.kept) == sorted(wanted)
 
 
 @worlds

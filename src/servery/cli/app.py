@@ -40,6 +40,9 @@ COMMANDS = (
     Command("audit", "servery.cli.audit", "app", "Who changed what, and whether that was altered since.", group=True),
     Command("rollout", "servery.cli.rollout", "app", "Rollouts: what is being rolled out, and by hand.", group=True),
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
+    Command(
+        "content", "servery.cli.content", "app", "Content: what was asked and answered, where it is kept.", group=True
+    ),
     Command("route", "servery.cli.route", "app", "Routes: calibrate a cascade's thresholds.", group=True),
     Command("router", "servery.cli.router", "app", "Routers: learn which of two models a prompt needs.", group=True),
     Command("verifier", "servery.cli.verifier", "app", "Verifiers: learn which answers in text may stand.", group=True),

@@ -70,11 +70,11 @@ def promise(judged: Judged, gain: Floats, threshold: float) -> str:
     )
 
 
-def draw(judged: Judged, scores: dict[str, Floats], share: float, path: Path) -> None:
+def draw(judged: Judged, scores: dict[str, Floats], share: float, path: Path, *, oracle: bool = True) -> None:
     """Write the picture; its kind follows from the name of the file. `share` of strong calls is marked."""
     with picture(path) as axes:
         base = float(judged.cheap.mean())
-        for name, score in (*scores.items(), ("an oracle", judged.gain)):
+        for name, score in (*scores.items(), *((("an oracle", judged.gain),) if oracle else ())):
             shares, added = recovered(ordered(score), judged)
             axes.plot(100 * shares, 100 * (base + added), color=_COLOURS.get(name), label=name, linewidth=1.6)
         ends = (100 * base, 100 * float(judged.strong.mean()))

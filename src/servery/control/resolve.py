@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from servery.control.artifacts import Artifacts
+from servery.control.content import policies_of
 from servery.control.places import Places, at
 from servery.control.prices import token_price
 from servery.control.trained import Files, pin_trained
@@ -19,6 +20,7 @@ from servery.control.versions import artifact_in, find, pick
 from servery.runtimes.artifact import Artifact, ArtifactError, digest_of, read_artifact, weights_beside
 from servery.runtimes.code import PLATFORM, code_digest, read_code
 from servery.runtimes.skops_file import read_skops
+from servery.store.sealing import BadKeys, read_keys
 from servery.terms.change import Problem, Served, Severity, Version
 from servery.terms.manifest import DeclaredTensor, Manifest, Model
 from servery.terms.placement import asked_at, speaks
@@ -56,6 +58,7 @@ def resolve(manifest: Manifest, folder: Path, places: Places, copies: Artifacts)
         models[name] = Served(tuple(versions), {label: str(number) for label, number in model.labels.items()})
     files = pin_trained(manifest, folder, places, problems)
     problems.extend(_counters(manifest, places))
+    problems.extend(_content_key(manifest, places))
     return Resolved(models, tuple(problems), files)
 
 
@@ -83,6 +86,18 @@ def _here(model: Model, lies: Path | str, copies: Artifacts) -> Path:
 
 def _nothing(_: Path) -> tuple[str, ...]:
     return ()
+
+
+def _content_key(manifest: Manifest, places: Places) -> Iterator[Problem]:
+    """Keys of Content that are declared, needed, and not there."""
+    declared = manifest.records.content_key
+    if declared is None or not any(policies_of(manifest)):
+        return
+    try:
+        read_keys(declared, Path(), os.environ)
+    except BadKeys as error:
+        where = at("records", "content_key", "env")
+        yield places.problem(where, str(error), "set it where Servery starts; without it no Content could be kept")
 
 
 def _spoken(name: str, model: Model, places: Places, problems: list[Problem]) -> Version:

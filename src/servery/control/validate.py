@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
+from servery.control.content import check_content
 from servery.control.fits import check_model, check_tiers
 from servery.control.guards import check_rollout
 from servery.control.language import check_language_model, check_language_route, known_prices
@@ -27,6 +28,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     `manifest` may be what remains of a broken file: a part that was written but is not in it is never called missing.
     """
     problems = [*_names(manifest, places), *_tenants(manifest, places), *_room(manifest, models, places)]
+    problems.extend(check_content(manifest, places))
     for name, model in manifest.models.items():
         problems.extend(check_needs(name, model, places))
         problems.extend(check_rollout(name, model, places))

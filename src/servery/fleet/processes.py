@@ -80,8 +80,8 @@ def children(
 def _secrets(manifest: Manifest) -> set[str]:
     """The environment variables that hold one."""
     names = {name for model in manifest.models.values() for _, name in asked_at(model) if name}
-    counters = manifest.counters.credentials
-    return names if counters is None else {*names, counters.env}
+    others = (manifest.counters.credentials, manifest.records.content_key)
+    return names | {one.env for one in others if one is not None}
 
 
 def read_settings(path: Path) -> ReplicaSettings:

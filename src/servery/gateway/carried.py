@@ -36,6 +36,11 @@ class Carried:
             self.echo = echo(fields)
 
     @property
+    def body(self) -> bytes:
+        """What was sent, once it has arrived."""
+        return self._body
+
+    @property
     def timeout_ns(self) -> int:
         stated = self._fields.get(b"servery-timeout-ms")
         return 0 if stated is None else stated_timeout_ns(stated)

@@ -21,6 +21,7 @@ from servery.gateway.fit import scalar
 from servery.gateway.holdings import UNBOUND, least
 from servery.gateway.identify import identify
 from servery.gateway.minutes import Minute
+from servery.gateway.overheard import Contents, keep_tensors, overhear
 from servery.gateway.quotas import Quotas, Stay, count, count_later, enter
 from servery.gateway.receive import Ask, TextAsk, receive
 from servery.gateway.record import close, new_record_id, outcome_of
@@ -80,13 +81,14 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 class Pipeline:
     """One worker's path of a request. `table` is swapped in one assignment."""
 
-    def __init__(self, table: Table, lines: Lines, clock: Clock, dice: Dice) -> None:
+    def __init__(self, table: Table, lines: Lines, contents: Contents, clock: Clock, dice: Dice) -> None:
         self.table = table
         self.draining = False
         self.unrecorded = unrecorded()
         server = table.manifest.server
         self.turns: Turns = Gate(server.concurrency_per_worker, server.queue_per_worker)
         self.lines = lines
+        self.contents = contents
         self.clock = clock
         self.dice = dice
 
@@ -183,6 +185,8 @@ class Pipeline:
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
                 ask.encode(entry, request.inference, answer)
+                if table.keepings:
+                    keep_tensors(table.keepings, trail, request, answer, self.contents)
                 return entry, answer
             finally:
                 leave(self.turns)
@@ -218,9 +222,14 @@ class Pipeline:
                     await stay.come(entry.bound.quotas, until_ns)
                 bound = entry.bound.beside(bound)
                 may = Means(until_ns, least(bound.most_pico, entry.max_pico), bound.allowance, stay.over)
-                conversation = Conversation(prompt, entry, trail, self.clock, ask, may)
+                heard = overhear(table.keepings, entry.name, trail, ask, prompt.form) if table.keepings else None
+                conversation = Conversation(prompt, entry, trail, self.clock, heard or ask, may)
                 bits = self.dice.bits(4)
-                await conversation.answer(int.from_bytes(bits[:2]) / 65_536, int.from_bytes(bits[2:]) / 65_536)
+                try:
+                    await conversation.answer(int.from_bytes(bits[:2]) / 65_536, int.from_bytes(bits[2:]) / 65_536)
+                finally:
+                    if heard is not None:
+                        self.contents.keep(heard.kept(ask.body))
                 return None, None
             finally:
                 leave(self.turns)

@@ -60,6 +60,11 @@ class Ask(Arriving, Protocol):
 class TextAsk(Arriving, Speaker, Protocol):
     """One in text, which takes the answer to its caller as it comes."""
 
+    @property
+    def body(self) -> bytes:
+        """What was sent, once it has arrived."""
+        ...
+
     def decode(self) -> Prompt: ...
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from servery.gateway.holdings import Holdings
-from servery.gateway.table import Kept, Table, Target, compile_table
+from servery.gateway.table import Base, Table, Target, compile_table
 from servery.gateway.texts import TextTarget
 from servery.gateway.trained import Reads, Trained, read_trained
 from servery.gateway.trials import Lease
@@ -202,7 +202,7 @@ class Serving:
         targets = {key[:2]: one.target for key, one in made.items() if not key[2]}
         candidates = {key[:2]: one.target for key, one in made.items() if key[2]}
         return compile_table(
-            snapshot, targets, candidates, Kept(self._secret, self._holdings, self._lease, self._trained)
+            snapshot, targets, candidates, Base(self._secret, self._holdings, self._lease, self._trained)
         )
 
     def _retire(self, gone: list[Made]) -> None:

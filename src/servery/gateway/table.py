@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from servery.gateway.holdings import UNBOUND, Bound, Holdings
+from servery.gateway.keeping import Keeping, keepings
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.gateway.trained import Trained
 from servery.gateway.trials import Exposed, Lease, with_trials
@@ -145,6 +146,7 @@ class Table(msgspec.Struct, frozen=True):
     quick_paths: dict[
         bytes, tuple[str, str] | Form
     ]  # raw path → name and version, or form, where no more is to be parsed
+    keepings: dict[str, Keeping]  # by tenant, of those whose Content is kept
     use: Use
 
     def unready(self) -> list[str]:
@@ -164,7 +166,7 @@ class Table(msgspec.Struct, frozen=True):
         return [f"{name}: {entries[name].unready}" for name in unready]
 
 
-class Kept(msgspec.Struct, frozen=True):
+class Base(msgspec.Struct, frozen=True):
     """What the worker owns and each Table is compiled over. `secret` seals record ids."""
 
     secret: bytes
@@ -173,7 +175,7 @@ class Kept(msgspec.Struct, frozen=True):
     trained: Trained
 
 
-def compile_table(snapshot: Snapshot, targets: Targets, candidates: Targets, kept: Kept) -> Table:
+def compile_table(snapshot: Snapshot, targets: Targets, candidates: Targets, kept: Base) -> Table:
     """The Table of a Snapshot over the worker's Targets, those of `candidates` beside them, and what it has `kept`, whose
     holdings are brought up to date.
     """
@@ -198,11 +200,12 @@ def compile_table(snapshot: Snapshot, targets: Targets, candidates: Targets, kep
         kept.holdings.of_callers(manifest),
         tuple(targets.values()),
         {**dict(_infer_paths(entries)), **({f"/v1/{form.value}".encode(): form for form in Form} if speaking else {})},
+        keepings(manifest),
         Use(),
     )
 
 
-def _entries(snapshot: Snapshot, targets: Targets, kept: Kept) -> dict[str, Entry]:
+def _entries(snapshot: Snapshot, targets: Targets, kept: Base) -> dict[str, Entry]:
     """Every name that takes tensors."""
     manifest, holdings = snapshot.manifest, kept.holdings
     models = manifest.models
@@ -221,7 +224,7 @@ def _entries(snapshot: Snapshot, targets: Targets, kept: Kept) -> dict[str, Entr
     return entries
 
 
-def _texts(snapshot: Snapshot, targets: Targets, kept: Kept) -> dict[str, TextEntry]:
+def _texts(snapshot: Snapshot, targets: Targets, kept: Base) -> dict[str, TextEntry]:
     """Every name that takes text."""
     models, holdings = snapshot.manifest.models, kept.holdings
     for_text = {key[0]: cast(TextTarget, target) for key, target in targets.items() if speaks(models[key[0]])}

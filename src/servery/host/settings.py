@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -38,6 +39,16 @@ class DataFolder:
     def heads(self) -> Path:
         """The heads of the audit, apart from it."""
         return self.path / "audit.heads"
+
+    @property
+    def content_spool(self) -> Path:
+        """Where workers put Content."""
+        return self.path / "content"
+
+    @property
+    def contents(self) -> Path:
+        """The database of Content."""
+        return self.path / "contents.db"
 
     @property
     def fleet(self) -> Path:
@@ -116,6 +127,32 @@ class DataFolder:
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         return handle
+
+    @property
+    def content_key(self) -> Path:
+        """The keys of Content, where the manifest names no other place for them."""
+        return self.path / "content.key"
+
+    def make_content_key(self, new: str) -> None:
+        """Write that file with the key `new`, synced, unless it's there; of several who do so at once, one does. OSError."""
+        if self.content_key.exists():
+            return
+        young = self.path / f".content.key.{os.getpid()}"
+        handle = os.open(young, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(f"{new}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(young, self.content_key)
+        finally:
+            young.unlink()
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def seal(self) -> bytes:
         """The secret that marks record ids with their tenant; made on first use."""

@@ -36,8 +36,11 @@ class Comparison(msgspec.Struct, frozen=True):
     beside: str  # what `ahead` of the others is measured against
 
 
-def compare(judged: Judged, scores: dict[str, Floats], seed: int) -> Comparison:
-    """All scores, between chance and an oracle; the last one is what the others are compared with."""
+def compare(judged: Judged, scores: dict[str, Floats], seed: int, *, oracle: bool = True) -> Comparison:
+    """All scores, between chance and an oracle; the last one is what the others are compared with.
+
+    There is no oracle where how both models answered is estimated: nobody knows it of a single prompt.
+    """
     names, given = list(scores), list(scores.values())
     spreads = bootstrap(given, judged, DRAWS, np.random.default_rng(seed), len(given) - 1)
     lines = [
@@ -45,9 +48,9 @@ def compare(judged: Judged, scores: dict[str, Floats], seed: int) -> Comparison:
         for name, score, spread in zip(names, given, spreads, strict=True)
     ]
     chance = Line("chance", measure(ordered(np.zeros(judged.rows)), judged))
-    oracle = Line("an oracle", measure(ordered(judged.gain), judged))
+    best = (Line("an oracle", measure(ordered(judged.gain), judged)),) if oracle else ()
     cheap, strong = float(judged.cheap.mean()), float(judged.strong.mean())
-    return Comparison(judged.rows, cheap, strong, (chance, *reversed(lines), oracle), names[-1])
+    return Comparison(judged.rows, cheap, strong, (chance, *reversed(lines), *best), names[-1])
 
 
 def threshold_for(gain: Floats, judged: Judged, wanted: Choice) -> float:

@@ -58,6 +58,25 @@ class Texts(msgspec.Struct, frozen=True):
         return np.array([one.counts for one in self.features])
 
 
+class Question(msgspec.Struct, frozen=True):
+    """The answers to a question, 0 or 1 for each of n texts, and how much each counts; a weight of 0: it isn't known.
+
+    Without `weights` all are known, and count alike.
+    """
+
+    answers: Floats
+    weights: Floats | None = None
+
+    def at(self, rows: Rows) -> Question:
+        """For some of the texts."""
+        return Question(self.answers[rows], None if self.weights is None else self.weights[rows])
+
+    @property
+    def known(self) -> Rows:
+        """The texts whose answer is known."""
+        return np.arange(len(self.answers)) if self.weights is None else np.flatnonzero(self.weights)
+
+
 class Unseen(msgspec.Struct, frozen=True):
     """Logits of q questions for each text, by what never saw it: `linear` (q, strengths, n), and `trees` (q, n)."""
 
@@ -98,23 +117,24 @@ def parts(texts: Texts, count: int, seed: int) -> list[tuple[Rows, Rows]]:
     return [(np.flatnonzero(of_row != part), np.flatnonzero(of_row == part)) for part in range(count)]
 
 
-def unseen(texts: Texts, answers: Sequence[Floats], recipe: Recipe, seed: int, tick: Tick) -> Unseen:
-    """The logits of texts left out of the fit. `answers`: for each question 0 or 1 for each text."""
+def unseen(texts: Texts, questions: Sequence[Question], recipe: Recipe, seed: int, tick: Tick) -> Unseen:
+    """The logits of texts left out of the fit."""
     rows, counts = len(texts.features), texts.counts
-    linear, trees = np.zeros((len(answers), len(recipe.strengths), rows)), np.zeros((len(answers), rows))
+    linear, trees = np.zeros((len(questions), len(recipe.strengths), rows)), np.zeros((len(questions), rows))
     for learn, judge in parts(texts, PARTS, seed):
         known = texts.at(learn)
         space = _space(known, recipe.bin_scale)
         matrix, others = space.matrix(known), space.matrix(texts.at(judge))
-        for which, right in enumerate(answers):
-            if right[learn].min() == right[learn].max():
+        for which, question in enumerate(questions):
+            told = question.at(learn)
+            if len(set(told.answers[told.known])) < 2:
                 raise Unusable(
                     "in some part of the examples all answers are right, or all wrong, so that nothing can be learned "
                     "there: give more of them, or fewer --folds"
                 )
             for at, strength in enumerate(recipe.strengths):
-                linear[which, at, judge] = _fit_linear(matrix, right[learn], strength).decision_function(others)
-            fitted = _fit_trees(counts[learn], right[learn], recipe.leaf_rows, seed)
+                linear[which, at, judge] = _fit_linear(matrix, told, strength).decision_function(others)
+            fitted = _fit_trees(counts[learn], told, recipe.leaf_rows, seed)
             trees[which, judge] = fitted.decision_function(counts[judge])
         tick()
     return Unseen(linear, trees)
@@ -131,17 +151,17 @@ def chosen(found: Unseen, recipe: Recipe, worth: Callable[[Floats], float]) -> t
 
 
 def fit(
-    texts: Texts, answers: Sequence[Floats], recipe: Recipe, strength: float, seed: int, tick: Tick
+    texts: Texts, questions: Sequence[Question], recipe: Recipe, strength: float, seed: int, tick: Tick
 ) -> tuple[Bins, list[Learned]]:
     """What all texts teach about each question, and the bins over their counts."""
     space = _space(texts, recipe.bin_scale)
     matrix, counts = space.matrix(texts), texts.counts
     learned = [
         Learned(
-            space.weights(_fit_linear(matrix, right, strength)),
-            _read_trees(_fit_trees(counts, right, recipe.leaf_rows, seed), right),
+            space.weights(_fit_linear(matrix, question, strength)),
+            _read_trees(_fit_trees(counts, question, recipe.leaf_rows, seed), question),
         )
-        for right in answers
+        for question in questions
     ]
     tick()
     return space.bins, learned
@@ -210,22 +230,33 @@ def _sparse(vectors: Sequence[Sparse]) -> Any:
     return sparse.csr_matrix((values, indices, ends), shape=(len(vectors), 2**BITS))
 
 
-def _fit_linear(matrix: Any, right: Floats, strength: float) -> Any:
+def _fit_linear(matrix: Any, question: Question, strength: float) -> Any:
     models: Any = importlib.import_module("sklearn.linear_model")
+    right, weights, known = _told(question)
     few = len(right) < _FEW
     return models.LogisticRegression(
         C=strength, solver="liblinear", dual=few, max_iter=1000 if few else 100, random_state=0
-    ).fit(matrix, right)
+    ).fit(matrix if weights is None else matrix[known], right, weights)
 
 
-def _fit_trees(counts: Floats, right: Floats, leaf_rows: int, seed: int) -> Any:
+def _fit_trees(counts: Floats, question: Question, leaf_rows: int, seed: int) -> Any:
     models: Any = importlib.import_module("sklearn.ensemble")
+    right, weights, known = _told(question)
     return models.GradientBoostingClassifier(
         n_estimators=_TREES, max_depth=_DEPTH, learning_rate=_RATE, min_samples_leaf=leaf_rows, random_state=seed
-    ).fit(counts, right)
+    ).fit(counts if weights is None else counts[known], right, weights)
 
 
-def _read_trees(fitted: Any, right: Floats) -> Trees:
+def _told(question: Question) -> tuple[Floats, Floats | None, Rows]:
+    """The answers that are known, their weights (on the mean 1, so that a regularisation means the same), and which they are."""
+    known = question.known
+    if question.weights is None:
+        return question.answers, None, known
+    weights = question.weights[known]
+    return question.answers[known], weights / weights.mean(), known
+
+
+def _read_trees(fitted: Any, question: Question) -> Trees:
     """The trees of scikit-learn as arrays."""
     found = [one.tree_ for one in fitted.estimators_[:, 0]]
     nodes: int = max(tree.node_count for tree in found)
@@ -241,6 +272,7 @@ def _read_trees(fitted: Any, right: Floats) -> Trees:
         left[at, :count] = np.where(leaf, itself, tree.children_left)
         right_child[at, :count] = np.where(leaf, itself, tree.children_right)
         value[at, :count] = tree.value[:, 0, 0] * fitted.learning_rate
-    share = float(right.mean())
+    right, weights, _ = _told(question)
+    share = float(np.average(right, weights=weights))
     depth = max(tree.max_depth for tree in found)
     return Trees(feature, threshold, left, right_child, value, int(depth), float(np.log(share / (1 - share))))

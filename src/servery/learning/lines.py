@@ -10,7 +10,7 @@ from pathlib import Path
 
 from servery.learning.examples import Unusable
 
-_RIGHT = {"1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0}
+RIGHT = {"1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0}
 
 
 def read_lines(path: Path, named: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -36,7 +36,7 @@ def read_lines(path: Path, named: Sequence[str]) -> Iterator[tuple[str, dict[str
 
 def right_in(row: dict[str, str], column: str, where: str) -> float:
     """1 for a right answer, 0 for a wrong one. Unusable."""
-    value = _RIGHT.get(row[column].strip().lower())
+    value = RIGHT.get(row[column].strip().lower())
     if value is None:
         raise Unusable(f"{where}: {column!r} is {row[column][:40]!r}; write 1 for a right answer and 0 for a wrong one")
     return value

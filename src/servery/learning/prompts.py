@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from servery.learning.estimated import Asked
 from servery.learning.examples import Unusable
 from servery.learning.judged import Floats, Judged
 from servery.learning.lines import read_lines, right_in
@@ -28,11 +29,15 @@ class Columns(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """n prompts, whether both models answered them rightly, and their groups, if the file has any."""
+    """n prompts, whether both models answered them rightly, and their groups, if there are any.
+
+    With `asked` it is known of one of the models only, mostly; it is 0 for the other one.
+    """
 
     texts: tuple[str, ...]
     judged: Judged
     groups: tuple[str, ...] = ()
+    asked: Asked | None = None
 
 
 def read_answered(path: Path, columns: Columns) -> Answered:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from servery.learning.fitting import PARTS, Recipe, Rows, Texts, Tick, chosen, fit, parts, unseen
-from servery.learning.judged import Judged, measure, ordered
+from servery.learning.estimated import Asked, estimated
+from servery.learning.fitting import PARTS, Question, Recipe, Rows, Texts, Tick, chosen, fit, parts, unseen
+from servery.learning.judged import Judged, ordered, recovered
 from servery.routing.complexity import Scorer
 from servery.routing.learned import Features, Floats
 
@@ -24,49 +25,79 @@ _RECIPE = Recipe(
 
 
 class Prompts(msgspec.Struct, frozen=True):
-    """n prompts as they are looked at, how both models answered them (0 or 1), and the group of each, if there are any."""
+    """n prompts as they are looked at, how both models answered them (0 or 1), and the group of each, if there are any.
+
+    With `asked` only one of them was, mostly: what the other would have answered isn't known.
+    """
 
     features: Sequence[Features]
     judged: Judged
     groups: tuple[str, ...] = ()
+    asked: Asked | None = None
 
     @property
     def texts(self) -> Texts:
         return Texts(self.features, self.groups)
 
+    @property
+    def questions(self) -> tuple[Question, Question]:
+        """Whether the cheap model answers rightly, and the strong one."""
+        cheap, strong = (None, None) if self.asked is None else (self.asked.cheap, self.asked.strong)
+        return Question(self.judged.cheap, cheap), Question(self.judged.strong, strong)
+
     def at(self, rows: Rows) -> Prompts:
         """Some of them."""
-        texts = self.texts.at(rows)
-        return Prompts(texts.features, Judged(self.judged.cheap[rows], self.judged.strong[rows]), texts.groups)
+        texts, (cheap, strong) = self.texts.at(rows), (question.at(rows) for question in self.questions)
+        asked = None if cheap.weights is None or strong.weights is None else Asked(cheap.weights, strong.weights)
+        return Prompts(texts.features, Judged(cheap.answers, strong.answers), texts.groups, asked)
+
+    def judged_by(self, chances: Floats) -> Judged:
+        """How both models answered; where only one was asked, estimated by what was foretold, shape (2, n)."""
+        return self.judged if self.asked is None else estimated(self.judged, self.asked, chances)
 
 
 def steps(folds: int) -> int:
-    """How often `train` and, before it, `crossed` with so many folds call their tick."""
+    """How often `train` and, before it, `foretold` with so many folds call their tick."""
     return (folds + 1) * (PARTS + 1)
+
+
+def foretold(prompts: Prompts, folds: int, seed: int, tick: Tick) -> Floats:
+    """How likely both models answer each prompt rightly, by a Scorer that never saw it: shape (2, n), not yet to scale."""
+    chances = np.zeros((2, len(prompts.features)))
+    for learn, judge in parts(prompts.texts, folds, seed):
+        scorer = train(prompts.at(learn), seed, tick)
+        chances[:, judge] = np.array([scorer.chances_of(features) for features in prompts.at(judge).features]).T
+    return chances
 
 
 def crossed(prompts: Prompts, folds: int, seed: int, tick: Tick) -> Floats:
     """The gain that is foretold for each prompt by a Scorer that never saw it, shape (n,), not yet to scale."""
-    gain = np.zeros(len(prompts.features))
-    for learn, judge in parts(prompts.texts, folds, seed):
-        scorer = train(prompts.at(learn), seed, tick)
-        gain[judge] = [scorer.gain_of(features) for features in prompts.at(judge).features]
-    return gain
+    cheap, strong = foretold(prompts, folds, seed, tick)
+    return strong - cheap
 
 
 def train(prompts: Prompts, seed: int, tick: Tick) -> Scorer:
     """A Scorer from these prompts, the same for the same seed; its gains are not yet to scale."""
-    both = (prompts.judged.cheap, prompts.judged.strong)
+    both = prompts.questions
     found = unseen(prompts.texts, both, _RECIPE, seed, tick)
-    choice, _ = chosen(found, _RECIPE, lambda logits: _worth(logits, prompts.judged))
+    linear, trees = np.mean(_RECIPE.mixes, axis=0)
+    judged = prompts.judged_by(_chances(linear * found.linear.mean(axis=1) + trees * found.trees))
+    choice, _ = chosen(found, _RECIPE, lambda logits: _worth(logits, judged))
     bins, (cheap, strong) = fit(prompts.texts, both, _RECIPE, _RECIPE.strengths[choice.at], seed, tick)
     return Scorer(bins, cheap, strong, choice.mix, (1.0, 0.0))
 
 
 def _worth(logits: Floats, judged: Judged) -> float:
-    """The APGR of choosing by these logits, shape (2, n)."""
-    cheap, strong = 1 / (1 + np.exp(-logits))
-    return measure(ordered(strong - cheap), judged).apgr
+    """What choosing by these logits, shape (2, n), adds to the mean quality, averaged over all shares of strong calls: the
+    APGR times the gap, so that a gap that was estimated to be none at all does no harm.
+    """
+    cheap, strong = _chances(logits)
+    share, added = recovered(ordered(strong - cheap), judged)
+    return float(np.trapezoid(added, share))
+
+
+def _chances(logits: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logits))
 
 
 def scale_of(foretold: Floats, judged: Judged) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from servery.learning.calibrated import auc
-from servery.learning.fitting import PARTS, Recipe, Rows, Texts, Tick, chosen, fit, parts, unseen
+from servery.learning.fitting import PARTS, Question, Recipe, Rows, Texts, Tick, chosen, fit, parts, unseen
 from servery.routing.learned import Features, Floats
 from servery.routing.verifier import Verifier
 
@@ -61,9 +61,9 @@ def crossed(answers: Answers, folds: int, seed: int, tick: Tick) -> Floats:
 def train(answers: Answers, seed: int, tick: Tick) -> Verifier:
     """A Verifier from these answers, the same for the same seed, calibrated on parts of them that were left out in turn."""
     right = answers.right
-    found = unseen(answers.texts, (right,), _RECIPE, seed, tick)
+    found = unseen(answers.texts, (Question(right),), _RECIPE, seed, tick)
     choice, logits = chosen(found, _RECIPE, lambda one: auc(one[0], right))
-    bins, (learned,) = fit(answers.texts, (right,), _RECIPE, _RECIPE.strengths[choice.at], seed, tick)
+    bins, (learned,) = fit(answers.texts, (Question(right),), _RECIPE, _RECIPE.strengths[choice.at], seed, tick)
     return Verifier(bins, learned, choice.mix, _platt(logits[0], right))
 
 

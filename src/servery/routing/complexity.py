@@ -48,9 +48,13 @@ class Scorer(msgspec.Struct, frozen=True):
 
     def gain_of(self, features: Features) -> float:
         """The same, for a prompt that was looked at already."""
+        cheap, strong = self.chances_of(features)
+        return max(-1.0, min(1.0, self.scale[0] * (strong - cheap) + self.scale[1]))
+
+    def chances_of(self, features: Features) -> tuple[float, float]:
+        """How likely the cheap model, and the strong one, answers rightly; not to scale."""
         bins = self.bins.above(features.counts)
-        cheap, strong = (learned.logit(features, bins, self.mix) for learned in (self.cheap, self.strong))
-        return max(-1.0, min(1.0, self.scale[0] * (sigmoid(strong) - sigmoid(cheap)) + self.scale[1]))
+        return sigmoid(self.cheap.logit(features, bins, self.mix)), sigmoid(self.strong.logit(features, bins, self.mix))
 
 
 def features_of(prompt: str) -> Features:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
@@ -12,14 +13,20 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 BUSY_MS = 2_000
 
 
-def engine_of(path: Path, writes: bool) -> Engine:
-    """An engine for the database at `path`. Who `writes` has the database from the beginning of each transaction."""
+def engine_of(path: Path, writes: bool, more: Sequence[str] = ()) -> Engine:
+    """An engine for the database at `path`; `more` are further pragmas. Who `writes` has the database from the beginning of
+    each transaction.
+    """
     engine = create_engine(
         f"sqlite:///{path}",
         poolclass=NullPool,
         connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
     )
-    event.listen(engine, "connect", _on_connect)
+
+    def on_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        _prepare(connection, more)
+
+    event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", _begin_write if writes else _begin_read)
     return engine
 
@@ -46,16 +53,24 @@ def upgrade(connection: Connection, versions: str, head: str) -> None:
         command.upgrade(config, head)
 
 
-def _on_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+def _prepare(connection: DBAPIConnection, more: Sequence[str]) -> None:
     # The driver's own transactions begin too late; ours begin where SQLAlchemy says so.
     connection.isolation_level = None  # pyright: ignore
     cursor = connection.cursor()
     try:
-        for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
+        for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=FULL", *more):
             # FULL: what depends on a commit is done after it, so the commit has to survive the machine's death.
             cursor.execute(f"PRAGMA {pragma}")
     finally:
         cursor.close()
+
+
+def inode_of(path: Path) -> int:
+    """Which file it is; 0 where there is none. Another one than before: somebody has replaced it."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _begin_write(connection: Connection) -> None:

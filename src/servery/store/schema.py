@@ -8,27 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, Table, Text
-from sqlalchemy.dialects.sqlite import INTEGER, REAL
+from sqlalchemy import Column, Index, LargeBinary, MetaData, Table, Text
+from sqlalchemy.dialects.sqlite import REAL
+
+from servery.store.columns import number as _number
+from servery.store.columns import raw as _bytes
+from servery.store.columns import text as _text
 
 HEAD = "0002"  # the migration that these tables are the result of
 
 metadata = MetaData()
-
-_NUMBER = BigInteger().with_variant(INTEGER(), "sqlite")
-
-
-def _number(name: str, primary_key: bool = False) -> Column[int]:
-    return Column(name, _NUMBER, primary_key=primary_key, nullable=False, autoincrement=False)
-
-
-def _text(name: str, primary_key: bool = False) -> Column[str]:
-    return Column(name, Text, primary_key=primary_key, nullable=False)
-
-
-def _bytes(name: str, primary_key: bool = False) -> Column[bytes]:
-    return Column(name, LargeBinary, primary_key=primary_key, nullable=False)
-
 
 records = Table(
     "records",

@@ -22,6 +22,7 @@ LOCK = "lock"
 RESERVE = "reserve"
 IN_FLIGHT = "inflight"
 PAGE_BYTES = 4096
+_DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _COMPANIONS = ("", "-wal", "-shm", "-journal")
 
 
@@ -93,6 +94,15 @@ class Found(msgspec.Struct, frozen=True):
         return self.path.suffix == ".seg"
 
 
+def runs(spool: Path) -> list[Path]:
+    """The folders of all runs, the oldest first; none where there is no spool."""
+    try:
+        names = sorted(spool.iterdir())
+    except FileNotFoundError:
+        return []
+    return [path for path in names if path.name != DAMAGED and not path.name.startswith(".")]
+
+
 def find(folder: Path) -> list[Found]:
     """The segments of one run's folder, oldest first."""
     found = [
@@ -116,6 +126,23 @@ def read_groups(path: Path, after: int) -> Iterator[tuple[int, bytes | None]]:
         )
         for number, checksum, lines in rows:
             yield number, _whole(checksum, lines)
+
+
+def groups(path: Path, after: int) -> Iterator[tuple[int, bytes | None]]:
+    """(number, lines) of a segment's groups whose number is above `after`; None instead of lines that can't be read.
+
+    sqlite3.Error where that isn't the file's own fault.
+    """
+    number = after
+    try:
+        for number, content in read_groups(path, after):
+            yield number, content
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in _DAMAGE:
+            raise
+        yield number, None
+        for later in range(number + 1, last_group(path) + 1):
+            yield later, read_group(path, later)
 
 
 def last_group(path: Path) -> int:

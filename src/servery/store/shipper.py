@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from servery.host.clock import Clock
 from servery.store import inflight, reserve, segments
+from servery.store.database import inode_of
 from servery.store.ledger import Cursor, Ledger, WrongLedger
 from servery.terms.record import AnyLine
 from servery.terms.server import Records
@@ -28,15 +29,21 @@ BEHIND_NS = 3_000_000_000  # lines that wait so long are shipped with no more re
 PAUSE_S = 0.25
 PAUSE_MOST_S = 30.0
 RETAIN_NS = 3_600 * 10**9
-_DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 
 Trouble = (OSError, sqlite3.Error, SQLAlchemyError, WrongLedger)
 
 
 class Shipper:
-    """One per machine, used by one thread. `folder` is the spool of all runs."""
+    """One per machine, used by one thread. `folder` is the spool of all runs; `beside` is done after each turn, and at the end."""
 
-    def __init__(self, folder: Path, ledger: Path, settings: Records, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Path,
+        settings: Records,
+        clock: Clock,
+        beside: Callable[[], object] = lambda: None,
+    ) -> None:
         self._folder = folder
         self._path = ledger
         self._settings = settings
@@ -47,11 +54,12 @@ class Shipper:
         self._retained_ns: int | None = None
         self._stuck: set[str] = set()  # runs whose files can't be read now
         self._at_once = BATCH_LINES
+        self._beside = beside
 
     def ship(self) -> int:
         """Ship what is closed now; the number of lines. Raises one of `Trouble` when the ledger can't be written."""
         shipped = 0
-        for folder in self._runs():
+        for folder in segments.runs(self._folder):
             try:
                 shipped += self._ship_run(folder)
             except (OSError, sqlite3.Error) as error:
@@ -75,11 +83,13 @@ class Shipper:
                 self._at_once = BATCH_LINES if behind else CALM_LINES
                 well = self._try(failed) if behind else calm.submit(self._try, failed).result()
                 failed = 0 if well else min(failed + 1, 16)
+                self._beside()
         self._at_once = BATCH_LINES
         until = self._clock.steady_ns() + int(limit_s * 1e9)
         while self._clock.steady_ns() < until and self._try(failed) and self._more():
             pass
         self.close()
+        self._beside()
 
     def close(self) -> None:
         if self._ledger is not None:
@@ -98,17 +108,10 @@ class Shipper:
             log.warning("Records reach the ledger %s again", self._path)
         return True
 
-    def _runs(self) -> list[Path]:
-        try:
-            names = sorted(self._folder.iterdir())
-        except FileNotFoundError:
-            return []
-        return [path for path in names if path.name != segments.DAMAGED and not path.name.startswith(".")]
-
     def _behind(self) -> bool:
         """Whether lines wait that could have been shipped long ago."""
         oldest_ns = self._clock.wall_ns() - BEHIND_NS
-        for folder in self._runs():
+        for folder in segments.runs(self._folder):
             for found in segments.find(folder)[:1] if folder.name not in self._stuck else ():
                 with contextlib.suppress(FileNotFoundError):
                     if found.closed and found.path.stat().st_mtime_ns < oldest_ns:
@@ -117,7 +120,7 @@ class Shipper:
 
     def _more(self) -> bool:
         """Whether anything can be shipped at once."""
-        for folder in self._runs():
+        for folder in segments.runs(self._folder):
             if folder.name not in self._stuck:
                 first = segments.find(folder)[:1]
                 if segments.is_dead(folder) or any(found.closed for found in first):
@@ -145,7 +148,7 @@ class Shipper:
         after = cursor.group if cursor.segment == segment.number else 0
         shipped, damaged = 0, False
         batch: list[AnyLine] = []
-        for number, content in _groups(segment.path, after):
+        for number, content in segments.groups(segment.path, after):
             lines = self._decode(content)
             damaged = damaged or lines is None
             batch.extend(lines or ())
@@ -225,12 +228,12 @@ class Shipper:
         return len(records)
 
     def _opened(self) -> Ledger:
-        if self._ledger is not None and self._inode != _inode(self._path):
+        if self._ledger is not None and self._inode != inode_of(self._path):
             log.warning("the ledger %s was replaced; opening the new one", self._path)
             self.close()
         if self._ledger is None:
             self._ledger = Ledger(self._path, create=True)
-            self._inode = _inode(self._path)
+            self._inode = inode_of(self._path)
         return self._ledger
 
     def _retain(self) -> None:
@@ -248,24 +251,3 @@ def _be_calm() -> None:
     """Have the calling thread run when no other wants the core."""
     with contextlib.suppress(OSError):  # a sandbox may forbid it
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
-
-
-def _groups(path: Path, after: int) -> Iterator[tuple[int, bytes | None]]:
-    """(number, content) of a segment's groups; None instead of a content that can't be read."""
-    number = after
-    try:
-        for number, content in segments.read_groups(path, after):
-            yield number, content
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in _DAMAGE:
-            raise
-        yield number, None
-        for later in range(number + 1, segments.last_group(path) + 1):
-            yield later, segments.read_group(path, later)

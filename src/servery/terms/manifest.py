@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from servery.terms.content import ContentPolicy
 from servery.terms.declared import Count, Credentials, Declared, Name, Positive
 from servery.terms.limits import Counters, Limits
 from servery.terms.money import from_usd
@@ -327,6 +328,7 @@ class Tenant(Declared, frozen=True):
         Literal["shared", "dedicated"],
         Meta(description="`dedicated`: its rows never run in one batch with those of another tenant"),
     ] = "shared"
+    content: ContentPolicy | None = None
 
 
 class Manifest(Declared, frozen=True):
@@ -343,3 +345,6 @@ class Manifest(Declared, frozen=True):
     subscriptions: Annotated[
         dict[Name, Subscription], Meta(description="what tenants name as `subscription`; the priority of others is 0")
     ] = {}
+    content: Annotated[
+        ContentPolicy | None, Meta(description="what is kept of requests and answers where no tenants are declared")
+    ] = None

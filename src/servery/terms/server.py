@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from servery.terms.content import ContentKey
 from servery.terms.declared import Count, Declared, Positive
 
 
@@ -93,3 +94,13 @@ class Records(Declared, frozen=True):
         int, Meta(ge=1, le=1_000_000, description="disk that Records may take before they reach the ledger, in MiB")
     ] = 256
     keep_days: Annotated[int, Meta(ge=1, le=36_500, description="days that the ledger keeps a Record")] = 400
+    content_key: Annotated[
+        ContentKey | None,
+        Meta(
+            description="where the keys are found that [Content](contents.md) is encrypted with; default: a file in the data folder, made at need"
+        ),
+    ] = None
+    content_mb: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="disk that Content may take before it reaches its database, in MiB"),
+    ] = 256

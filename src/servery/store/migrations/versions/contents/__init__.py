@@ -1,0 +1,1 @@
+"""The schema of Content's database, step by step."""
