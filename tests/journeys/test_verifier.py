@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from fake_vendor import FakeVendor
-from living import servery
+from living import apply, servery
 from server import Reply, Server
 from servery.learning.answers import Columns, read_answers
 from servery.learning.examples import Unusable
@@ -193,7 +193,7 @@ def test_an_answer_without_a_text_is_never_sure(server: Server) -> None:
 def test_a_file_that_is_gone_or_broken_is_told_with_its_line_and_changes_nothing(
     server: Server, trained: Path, tmp_path: Path
 ) -> None:
-    done = servery("apply", server.manifest, "--data", server.data)
+    done = apply(server)
     assert done.returncode == 1
     assert "routes.cascade good.tiers[0].accept.verifier" in done.stderr.replace('["', ".").replace('"]', "")
     assert "v.npz can't be read: No such file or directory" in done.stderr
@@ -201,7 +201,7 @@ def test_a_file_that_is_gone_or_broken_is_told_with_its_line_and_changes_nothing
     done = servery("check", server.manifest)
     assert (done.returncode, "is not a verifier: write one with" in done.stdout + done.stderr) == (1, True), done
     (server.folder / "v.npz").write_bytes(trained.read_bytes())
-    done = servery("apply", server.manifest, "--data", server.data)
+    done = apply(server)
     assert done.returncode == 0, done.stderr
     assert chat(server, "cascade good", False).headers["servery-tier"] == "cheap"
 
