@@ -107,7 +107,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), BAD, ids=["nothing", "blanks", "short", "a second", "a byte too few", "no base64"])
+@pytest.mark.parametrize(
+    ("text", "said"), BAD, ids=["nothing", "blanks", "short", "a second", "a byte too few", "no base64"]
+)
 def test_what_is_no_key_is_said_without_telling_it(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "content.key"
     file.write_text(text)
