@@ -27,7 +27,7 @@ from servery.host.service import Service, Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
 from servery.terms.change import Snapshot, Standing, Version
-from servery.terms.manifest import Manifest, Model
+from servery.terms.manifest import Model
 from servery.terms.placement import Placement
 from servery.terms.record import Uptime
 from servery.terms.server import Server
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from servery.gateway.worker import Face, Worker
     from servery.host.http import HttpServer
     from servery.host.rpc import GrpcServer
-    from servery.store.content_spool import ContentSpool
     from servery.targets.in_process import InProcess, Runtime
     from servery.targets.oip import OipTarget
 
@@ -160,14 +159,14 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.gateway.tallies import observed
     from servery.gateway.trials import Lease
     from servery.gateway.worker import Worker
+    from servery.store.content_spool import spool_in
     from servery.store.spool import Spool
     from servery.targets.absent import Absent
 
     start_logs(f"worker-{settings.number}")
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(_COLLECT_EVERY, 20, 50)
-    clock, dice = Clock(), Dice()
-    folder = DataFolder(Path(settings.data))
+    clock, dice, folder = Clock(), Dice(), DataFolder(Path(settings.data))
     snapshot = read_snapshot(folder.snapshot)
     manifest = snapshot.manifest
     run = f"{clock.wall_ns() // 1_000_000:013d}-w{settings.number}-{os.getpid()}"
@@ -191,7 +190,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     tally = observed()
     holdings = Holdings(counting.minutes.make, counting.budgets.of, tally.count)
     serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, _reads(folder), Lease(clock.steady_ns))
-    contents = _contents(folder, run, manifest, clock, early=bool(serving.table.keepings))
+    contents = spool_in(folder, run, manifest.records, clock, early=bool(serving.table.keepings))
     link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
 
     async def serve() -> None:
@@ -225,21 +224,6 @@ def _reads(folder: DataFolder) -> Reads:
         lambda digest: decode_router(folder.router(digest).read_bytes()),
         lambda digest: decode_verifier(folder.verifier(digest).read_bytes()).verifier,
     )
-
-
-def _contents(folder: DataFolder, run: str, manifest: Manifest, clock: Clock, *, early: bool) -> ContentSpool:
-    """Where Content goes: encrypted with the keys that the manifest names, or with those of the data folder, made at need."""
-    from servery.store.content_spool import ContentSpool
-    from servery.store.content_writer import ContentWriter
-    from servery.store.sealing import Sealer, new_key, read_keys
-
-    def sealer() -> Sealer:
-        if manifest.records.content_key is None:
-            folder.make_content_key(new_key())
-        return Sealer(read_keys(manifest.records.content_key, folder.content_key, os.environ))
-
-    writer = ContentWriter(folder.content_spool, run, manifest.records.content_mb, sealer, clock)
-    return ContentSpool(writer, early=early)
 
 
 class _Counting(NamedTuple):

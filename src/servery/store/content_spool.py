@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from servery.host.clock import Clock
+from servery.host.settings import DataFolder
 from servery.store.content_writer import SEGMENT_NS, ContentWriter
+from servery.store.sealing import Sealer, new_key, read_keys
 from servery.terms.content import Kept
+from servery.terms.server import Records
 
 log = logging.getLogger("servery.content")
 
@@ -97,3 +102,14 @@ class ContentSpool:
         if not self._scheduled:
             self._scheduled = True
             self._flush()
+
+
+def spool_in(folder: DataFolder, run: str, settings: Records, clock: Clock, *, early: bool) -> ContentSpool:
+    """Where a worker's Content goes: encrypted with the keys that are declared, or with those of the data folder, made at need."""
+
+    def sealer() -> Sealer:
+        if settings.content_key is None:
+            folder.make_content_key(new_key())
+        return Sealer(read_keys(settings.content_key, folder.content_key, os.environ))
+
+    return ContentSpool(ContentWriter(folder.content_spool, run, settings.content_mb, sealer, clock), early=early)
