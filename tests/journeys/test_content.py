@@ -338,6 +338,12 @@ def test_a_policy_comes_and_goes_while_it_serves(vendor: FakeVendor, tmp_path: P
         del manifest["tenants"]["acme"]["content"]
         apply(server, manifest)
         assert chat(server).status == 200
+        del manifest["records"]
+        server.manifest.write_text(json.dumps({"servery": 1, **manifest, "server": {"in_process_ms": 60_000}}))
+        done = servery("plan", server.manifest, "--data", server.data)
+        assert (
+            f'records.content_key: it is {{"env":"{ENV}"}} now and can\'t become nothing' in done.stdout + done.stderr
+        )
     assert stored(server) == {during.headers["servery-record-id"].upper()}
 
 

@@ -44,5 +44,12 @@ def _differences(where: str, old: Declared, new: Declared, places: Places) -> It
 
 
 def _problem(where: str, before: object, after: object, places: Places) -> Problem:
-    message = f"it is {before} now and can't become {after} while Servery runs"
+    message = f"it is {_written(before)} now and can't become {_written(after)} while Servery runs"
     return places.problem(where, message, "put it back, or stop Servery and start it again")
+
+
+def _written(value: object) -> str:
+    """As it stands in a manifest."""
+    if isinstance(value, Declared):
+        return msgspec.json.encode(value).decode()
+    return "nothing" if value is None else str(value)
