@@ -19,12 +19,14 @@ from pathlib import Path
 
 import msgspec
 
-from servery.gateway.allowances import Allowances
-from servery.gateway.budgets import Holder
+from servery.gateway.holder import Holder
+from servery.gateway.holdings import Holdings
 from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline
-from servery.gateway.table import compile_table
+from servery.gateway.table import Base, compile_table
 from servery.gateway.text_face import HttpTextAsk
+from servery.gateway.trained import Trained
+from servery.gateway.trials import Lease
 from servery.host.clock import Clock, Dice
 from servery.store.content_spool import ContentSpool
 from servery.store.content_writer import ContentWriter
@@ -33,7 +35,7 @@ from servery.store.sealing import Sealer, new_key, parse_keys
 from servery.targets.heuristic import HeuristicTarget
 from servery.terms.change import Served, Snapshot, Version
 from servery.terms.content import ContentPolicy
-from servery.terms.limits import Spending
+from servery.terms.limits import Limits
 from servery.terms.manifest import Canned, Manifest, Model
 from servery.terms.record import AnyLine
 from servery.terms.text import Form, TokenPrice
@@ -79,9 +81,14 @@ class NoWay:
     async def end(self, part: bytes) -> None: ...
 
 
-def no_budgets(holder: Holder, spending: Spending) -> None:
+def no_budgets(holder: Holder, limits: Limits) -> None:
     """Nobody has one."""
-    del holder, spending
+    del holder, limits
+
+
+def nobody_counts(what: str) -> None:
+    """Nothing is over a limit that is only observed."""
+    del what
 
 
 def pipeline_of(policy: ContentPolicy | None, spool: ContentSpool) -> Pipeline:
@@ -92,7 +99,8 @@ def pipeline_of(policy: ContentPolicy | None, spool: ContentSpool) -> Pipeline:
     version = Version("canned", "1", "0" * 64, "", price=TokenPrice())
     snapshot = Snapshot(1, manifest, "", {"canned": Served((version,))})
     targets = {("canned", "1"): HeuristicTarget(model, version, clock, dice)}
-    table = compile_table(snapshot, targets, b"secret", {}, OwnMinutes().make, Allowances(no_budgets))
+    base = Base(b"secret", Holdings(OwnMinutes().make, no_budgets, nobody_counts), Lease(clock.steady_ns), Trained())
+    table = compile_table(snapshot, targets, {}, base)
     return Pipeline(table, Nowhere(), spool, clock, dice)
 
 
