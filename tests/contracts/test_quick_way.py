@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 from typing import Any
 
@@ -38,6 +39,30 @@ class Failing:
 
     def error(self, message: str) -> bytes:
         return json.dumps({"error": message}).encode()
+
+
+class Shared(socket.socket):
+    """A listener that others accept from meanwhile: it must never block them."""
+
+    blocked = False
+
+    def dup(self) -> socket.socket:
+        copy = super().dup()
+        self.blocked = self.blocked or os.get_blocking(self.fileno())
+        return copy
+
+
+def test_a_server_that_starts_doesnt_block_those_that_share_its_listener() -> None:
+    async def start() -> None:
+        with listen("127.0.0.1", 0) as first:
+            os.set_blocking(first.fileno(), False)
+            shared = Shared(fileno=os.dup(first.fileno()))  # as a worker gets it
+            server = HttpServer(Failing(waits=False), shared, receive_limit_s=5, drain_limit_s=1)
+            await server.start()
+            await server.drain()
+            assert not shared.blocked
+
+    uvloop.run(start())
 
 
 async def ask(app: Failing, listener: socket.socket) -> bytes:

@@ -69,6 +69,9 @@ class HttpServer:
         self._since: dict[Protocol, tuple[State, float]] = {}
 
     async def start(self) -> None:
+        # All processes share one listener. A copy of one that Python takes for blocking would make it so for all of them,
+        # and one that had just been told of a caller whom another took would wait in accept, and do nothing else.
+        self._listener.setblocking(False)
         listeners = [self._listener, *(self._listener.dup() for _ in range(_ACCEPTS_A_TURN - 1))]
         self._serving = asyncio.get_running_loop().create_task(self._server.serve(listeners))
         while not self._server.started:
