@@ -191,7 +191,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     holdings = Holdings(counting.minutes.make, counting.budgets.of, tally.count)
     serving = Serving(snapshot, folder.seal(), make, last_uptime, holdings, _reads(folder), Lease(clock.steady_ns))
     contents = spool_in(folder, run, manifest.records, clock, early=bool(serving.table.keepings))
-    link = Link(folder.control, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot))
+    link = Link(folder, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot), clock)
 
     async def serve() -> None:
         pipeline = Pipeline(serving.table, spool, contents, clock, dice)

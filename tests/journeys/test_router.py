@@ -14,6 +14,7 @@ import pytest
 import living
 from living import servery
 from server import Server
+from servery.control.apply import check
 from servery.learning.examples import Unusable
 from servery.learning.files import read_router, write_router
 from servery.learning.prompts import Columns, read_answered
@@ -54,6 +55,26 @@ def test_it_knows_hard_prompts_that_it_has_not_seen(trained: Path) -> None:
     hard, easy = (router.scorer.gain(text.format("water under seven houses")) for text in (HARD, EASY))
     assert hard > router.threshold > easy
     assert hard - easy > 0.3  # 0.6 is true
+
+
+@pytest.mark.timeout(120)
+def test_a_range_must_hold_the_threshold_that_a_router_was_trained_for(trained: Path, tmp_path: Path) -> None:
+    threshold = read_router(trained).threshold
+    model = {"runtime": "openai", "endpoint": "http://127.0.0.1:9/v1", "serves": "gpt-4o-mini"}
+    tiers = [{"name": "cheap", "model": "own", "share": [0.5, 0.7]}, {"name": "dear", "model": "big"}]
+    for low, held in ((threshold - 0.1, True), (threshold + 0.05, False)):
+        policy = {"kind": "complexity", "router": str(trained), "ranges": [[low, threshold + 0.1]]}
+        declared = {
+            "servery": 1,
+            "models": {"own": model, "big": model},
+            "routes": {"r": {"policy": policy, "tiers": tiers}},
+        }
+        path = tmp_path / "servery.yaml"
+        path.write_text(json.dumps(declared))
+        checked = check(path)
+        assert [problem.where for problem in checked.problems] == ([] if held else ["routes.r.policy.ranges[0]"])
+        assert checked.files.routers["r"].threshold == threshold
+    assert f"{threshold:g} lies outside" in str(checked.problems[0])
 
 
 @pytest.mark.timeout(120)

@@ -13,10 +13,14 @@ from servery.cli.calibrating import Asking, Cascade, read_cascade, run
 from servery.cli.calibration import promise, shortfall, show
 from servery.cli.options import command
 from servery.cli.pictures import check_plot
+from servery.cli.plan import SERVER_HELP
+from servery.cli.reach import Cut, Failed, Unreached, fail, fail_with, folder_of, reach
+from servery.cli.standing import show_standing
 from servery.control.edit import CannotEdit, diff, read_text, replace_file, with_numbers
 from servery.control.places import did_you_mean
 from servery.learning.examples import Unusable
 from servery.learning.thresholds import Share, Wanted
+from servery.terms.paced import PacedRoutes
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -67,6 +71,31 @@ class CalibrateOptions(msgspec.Struct, frozen=True):
 @app.callback()
 def routes() -> None:
     """Routes of a manifest."""
+
+
+@app.command()
+def now(
+    route: Annotated[
+        str, typer.Argument(help="A route whose thresholds follow its traffic; default: all of them.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder of the running Servery; default: .servery here.")
+    ] = None,
+    server: Annotated[str, typer.Option(help=SERVER_HELP)] = "",
+) -> None:
+    """Where the thresholds stand that follow their traffic, and what they give beside what is promised."""
+    try:
+        found = reach(folder_of(None, data), server).get("/paced", PacedRoutes).routes
+    except (Unreached, Cut) as error:
+        fail(str(error))
+    except Failed as failed:
+        fail_with(failed)
+    wanted = [one for one in found if route in ("", one.route)]
+    if not wanted:
+        named = f"of {route!r}" if route else "of any route"
+        fail(f"no thresholds {named} follow their traffic: that takes a `range`, and a mean ceiling or a `share`")
+    for one in wanted:
+        show_standing(one)
 
 
 @app.command()

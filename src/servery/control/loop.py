@@ -16,15 +16,27 @@ from servery.control.arrange import arrange, refused
 from servery.control.journal import Journal
 from servery.control.places import Places
 from servery.control.planning import Looked, look_at_file, look_at_revision
+from servery.control.posting import Posting
 from servery.control.resolve import resolve
 from servery.control.validate import validate
 from servery.control.wishes import intent_of, nothing_to_do, why_held
 from servery.host.channel import Channel, listen_at
-from servery.host.clock import Dice
+from servery.host.clock import Clock, Dice
 from servery.host.settings import DataFolder
 from servery.terms.change import Change, Served, Snapshot, Standing
 from servery.terms.history import Ended, Intent, Underway, Wish
-from servery.terms.messages import Acknowledged, Alive, AnyMessage, Asked, Count, Counted, Hello, Published, Replied
+from servery.terms.messages import (
+    Acknowledged,
+    Alive,
+    AnyMessage,
+    Asked,
+    Count,
+    Counted,
+    Hello,
+    Published,
+    Replied,
+    Seen,
+)
 from servery.terms.placement import fit, making_room, place
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics, latest, together
@@ -69,6 +81,7 @@ class Controller:
         self.snapshot = self.settled = snapshot
         self.journal = journal
         self.peers: list[Peer] = []
+        self.posting = Posting(folder.bulletin, snapshot, Clock(), lambda: [peer.channel for peer in self.peers])
         self._folder = folder
         self.manifest = manifest
         self._took_ns = read_took(folder.took)
@@ -95,10 +108,12 @@ class Controller:
             self._in_background(self._resume(under_way))
         self._server = await asyncio.start_unix_server(self._meet, sock=listen_at(self._folder.control))
         self._until = asyncio.get_running_loop().time() + _MEET_S
+        await self.posting.start()
 
     async def drain(self) -> None:
         if self._server is not None:
             self._server.close()
+        await self.posting.drain()
         for task in self._asked:
             task.cancel()
         await asyncio.gather(*self._asked, return_exceptions=True)
@@ -274,6 +289,7 @@ class Controller:
             return Change(message=f"{problem}; what was served goes on")
         self._fleet([new])
         self.settled = new
+        self.posting.keep(new)
         log.info("epoch %d is in effect in %d workers", new.epoch, len(self.peers))
         done = await self.journal.end(Ended.IN_EFFECT, "", new)
         change = Change(new.epoch, new.manifest_digest, workers=len(self.peers))
@@ -368,9 +384,11 @@ class Controller:
 
     def _hear(self, peer: Peer, message: AnyMessage) -> None:
         match message:
-            case Hello(worker, epoch, took_ns):
+            case Hello(worker, epoch, took_ns, bulletin):
                 peer.name, peer.epoch = worker, epoch
                 self.peers.append(peer)
+                self.posting.adopt(bulletin)
+                self.posting.tell([peer.channel])
                 self._learn(took_ns)
                 if epoch < self.snapshot.epoch:
                     peer.channel.send(Published(self.snapshot.epoch))
@@ -382,6 +400,9 @@ class Controller:
                 self._failed.update(problems)
             case Counted(number, statistics):
                 peer.asked, peer.counted = max(peer.asked, number), statistics
+            case Seen(sights):
+                self.posting.hear(sights)
+                return
             case Asked():
                 self._in_background(self._do(peer, message))
             case Count(number):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from servery.control.paces import check_learned
 from servery.control.places import Places, at
 from servery.terms.change import Pinned, Problem
 from servery.terms.manifest import Manifest
@@ -30,9 +31,15 @@ def pin_trained(manifest: Manifest, folder: Path, places: Places, problems: list
             from servery.routing.router_file import decode_router  # noqa: PLC0415 numpy, where it is needed
 
             where = at(here, "policy", "router")
-            pinned = _pinned(folder / route.policy.router, decode_router, where, places, problems)
+            found: list[float] = []  # the threshold that it was trained for
+
+            def decode(content: bytes, found: list[float] = found) -> None:
+                found.append(decode_router(content).threshold)
+
+            pinned = _pinned(folder / route.policy.router, decode, where, places, problems)
             if pinned is not None:
-                routers[name] = pinned
+                routers[name] = msgspec.structs.replace(pinned, threshold=found[0])
+                problems += check_learned(route, found[0], here, places)
         for index, tier in enumerate(route.tiers):
             if tier.accept is not None and tier.accept.verifier:
                 from servery.routing.verifier_file import decode_verifier  # noqa: PLC0415 numpy, where it is needed

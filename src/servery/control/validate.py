@@ -13,6 +13,7 @@ from servery.control.guards import check_rollout
 from servery.control.language import check_language_model, check_language_route, known_prices
 from servery.control.limits import check_limits
 from servery.control.needs import check_needs
+from servery.control.paces import check_pacing
 from servery.control.places import Places, at, did_you_mean
 from servery.control.policies import check_policy
 from servery.terms.change import Problem, Served
@@ -41,6 +42,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     for name, route in manifest.routes.items():
         where = at("routes", name)
         problems.extend(_tiers(manifest, models, route, where, places))
+        problems.extend(check_pacing(route, where, places))
         problems.extend(check_policy(manifest, route, where, places))
         problems.extend(check_language_route(manifest, route, where, places))
         problems.extend(_promises(manifest, models, route, where, places))
@@ -127,9 +129,6 @@ def _tiers(
             )
         if cascade and index < len(route.tiers) - 1 and not speaking:
             yield from _can_pass_on(manifest, tier, here, places)
-        if tier.accept is not None and tier.accept.range is not None:
-            yield from _threshold(tier.accept.confidence, tier.accept.range, at(here, "accept"), places)
-    yield from _shares(route, where, places)
 
 
 def _points_at(
@@ -161,36 +160,6 @@ def _can_pass_on(manifest: Manifest, tier: Tier, here: str, places: Places) -> I
         message = f"the model {tier.model!r} does not say how sure it is, but a cascade goes on by that"
         fix = f"add for instance `confidence: {{output: probabilities}}` to {at('models', tier.model)}"
         yield places.problem(at(here, "model"), message, fix)
-
-
-def _threshold(confidence: float, bounds: tuple[float, float], where: str, places: Places) -> Iterator[Problem]:
-    low, high = bounds
-    if low > high:
-        yield places.problem(
-            at(where, "range"), f"the range [{low:g}, {high:g}] is upside down", f"write [{high:g}, {low:g}]"
-        )
-    elif not low <= confidence <= high:
-        message = f"the threshold {confidence:g} lies outside of its range [{low:g}, {high:g}]"
-        yield places.problem(at(where, "range"), message, "widen the range, or move the threshold into it")
-
-
-def _shares(route: Route, where: str, places: Places) -> Iterator[Problem]:
-    bands = [tier.share for tier in route.tiers if tier.share is not None]
-    for index, tier in enumerate(route.tiers):
-        if tier.share is not None and tier.share[0] > tier.share[1]:
-            low, high = tier.share
-            here = at(where, "tiers", index, "share")
-            yield places.problem(here, f"the band [{low:g}, {high:g}] is upside down", f"write [{high:g}, {low:g}]")
-    lows, highs = sum(low for low, _ in bands), sum(high for _, high in bands)
-    slack = 1e-9  # 0.6 + 0.3 + 0.1 is not quite 1
-    if lows > 1 + slack:
-        yield places.problem(
-            at(where, "tiers"), f"the lowest shares add up to {lows:g}, more than 1", "lower some `share`"
-        )
-    elif len(bands) == len(route.tiers) and highs < 1 - slack:
-        yield places.problem(
-            at(where, "tiers"), f"the highest shares add up to {highs:g}, less than 1", "raise some `share`"
-        )
 
 
 def _promises(

@@ -116,6 +116,9 @@ class Conversation:
             for call in self._calls:
                 call.give_up(left=self._left, lost=not self._left)
             self._trail.made = [call.made for call in self._calls if call.made is not None]
+            if self.entry.watch is not None:
+                tried = [call.tried() for call in self._calls]
+                self._trail.watched = (self.entry.watch, tried, not self._facts.closed)
             self._calls = []  # they know this Conversation: a cycle would be left to the garbage collector
 
     def may_speak(self, call: Call) -> bool:

@@ -36,6 +36,8 @@ async def execute(
 ) -> Answer:
     """The Answer for all rows. Raises Refusal when routing gives up, and Left when the caller does."""
     tried: list[Tried] = []
+    if entry.watch is not None:
+        trail.watched = (entry.watch, tried, not facts.closed)
     wanted = [output.name for output in request.inference.wanted] if request.inference.wanted else None
     while isinstance(decision, Try):
         tier = entry.tiers[decision.step]

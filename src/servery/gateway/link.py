@@ -7,14 +7,27 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from msgspec.structs import replace
 
 from servery.gateway.serving import Serving
+from servery.host.bulletin import read_bulletin
 from servery.host.channel import Channel, connect_to
+from servery.host.clock import Clock
+from servery.host.settings import DataFolder
 from servery.terms.change import Snapshot
-from servery.terms.messages import Acknowledged, Alive, Asked, Count, Counted, Hello, Published, Replied
+from servery.terms.messages import (
+    Acknowledged,
+    Alive,
+    Asked,
+    Count,
+    Counted,
+    Hello,
+    Posted,
+    Published,
+    Replied,
+    Seen,
+)
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics
 
@@ -26,6 +39,7 @@ _LONGEST_PAUSE_S = 1.0
 _REPLY_S = 600.0
 _COUNT_S = 5.0
 _CONNECT_S = 3.0
+_TELL_S = 0.5
 
 
 class Link:
@@ -37,8 +51,16 @@ class Link:
     name = "controller"
     unready = ""
 
-    def __init__(self, path: Path, run: str, serving: Serving, read: Callable[[], Awaitable[Snapshot]]) -> None:
-        self._path = path
+    def __init__(
+        self,
+        folder: DataFolder,
+        run: str,
+        serving: Serving,
+        read: Callable[[], Awaitable[Snapshot]],
+        clock: Clock,
+    ) -> None:
+        self._folder = folder
+        self._clock = clock
         self._run = run
         self._serving = serving
         self._read = read
@@ -49,18 +71,22 @@ class Link:
         self._told: dict[tuple[str, str], int] = {}  # what the controller has not replied to yet
         self._task: asyncio.Task[None] | None = None
         self._changes: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._there = asyncio.Event()  # while there is a channel
 
     async def start(self) -> None:
+        self._serving.hear(read_bulletin(self._folder.bulletin, self._clock.wall_ns()))
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._listen(), name="controller")
         self._changes = loop.create_task(self._follow(), name="changes")
+        self._telling = loop.create_task(self._tell(), name="sights")
 
     async def drain(self) -> None:
         if self._channel is not None:  # what ran here stays the machine's
+            self._tell_sights()
             self._channel.send(Counted(0, self._own()))
-        tasks = [task for task in (self._task, self._changes) if task is not None]
+        tasks = [task for task in (self._task, self._changes, self._telling) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -115,11 +141,21 @@ class Link:
             number = self._told[verb, model] = next(self._numbers)
             self._channel.send(Asked(number, verb, model, self._run))
 
+    async def _tell(self) -> None:
+        """Tell what was seen of Routes whose thresholds follow their traffic. Without a controller it adds up."""
+        while True:
+            await asyncio.sleep(_TELL_S)
+            self._tell_sights()
+
+    def _tell_sights(self) -> None:
+        if self._channel is not None and (sights := self._serving.sights()):
+            self._channel.send(Seen(sights))
+
     async def _listen(self) -> None:
         pause = _PAUSE_S
         while True:
             with contextlib.suppress(OSError):
-                channel = await Channel.over(connect_to(self._path))
+                channel = await Channel.over(connect_to(self._folder.control))
                 pause = _PAUSE_S
                 try:
                     await self._converse(channel)
@@ -131,12 +167,15 @@ class Link:
     async def _converse(self, channel: Channel) -> None:
         self._channel = channel
         self._there.set()
-        channel.send(Hello(self._run, self._serving.table.epoch, self._serving.took_ns()))
+        serving = self._serving
+        channel.send(Hello(self._run, serving.table.epoch, serving.took_ns(), serving.bulletin))
         async for message in channel.receive():
             if isinstance(message, Published):
                 self._news.set()
             elif isinstance(message, Alive):
                 self._serving.heard(message.epoch)
+            elif isinstance(message, Posted):
+                self._serving.hear(message.bulletin)
             elif isinstance(message, Replied):
                 self._hear(message)
             elif isinstance(message, Count):

@@ -29,6 +29,7 @@ from servery.gateway.table import Entry, Table
 from servery.gateway.tallies import unrecorded
 from servery.gateway.trail import Slots, Trail
 from servery.gateway.trials import Said, assigned
+from servery.gateway.watch import watch
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
 from servery.terms.reasons import Reason, Refusal
@@ -151,6 +152,8 @@ class Pipeline:
             if trail.paid is not None:
                 trail.paid.settle(record.pico_usd)
             self.lines.append(record, trail.slot)
+            if trail.watched is not None:
+                watch(trail.watched, record)
 
     def _check_open(self) -> None:
         if self.draining:

@@ -104,6 +104,7 @@ def _attempt(made: Made, answered: int) -> Attempt:
         None,
         made.took_ns,
         tier.arm,
+        tier.accept,
     )
 
 

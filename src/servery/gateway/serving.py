@@ -10,13 +10,17 @@ from typing import Protocol
 
 import msgspec
 
+from servery.gateway.board import Board, alike, posted
 from servery.gateway.holdings import Holdings
 from servery.gateway.table import Base, Table, Target, compile_table
 from servery.gateway.texts import TextTarget
 from servery.gateway.trained import Reads, Trained, read_trained
 from servery.gateway.trials import Lease
+from servery.gateway.watch import Watch
 from servery.host.service import Service
 from servery.routing.learned_file import BadFile
+from servery.routing.pace import paces
+from servery.terms.bulletin import Bulletin, Sight
 from servery.terms.change import Served, Snapshot, Standing, Version
 from servery.terms.limits import Limits
 from servery.terms.manifest import Model, Versions
@@ -96,6 +100,9 @@ class Serving:
         reads: Reads,
         lease: Lease,
     ) -> None:
+        self._board = Board()
+        self._watches: dict[str, Watch] = {}  # by Route
+        self._timer: asyncio.TimerHandle | None = None
         self._lease = lease
         self._secret = secret
         self._reads = reads
@@ -111,7 +118,8 @@ class Serving:
         self._made = self._prepare(snapshot)
         self._all = _distinct(self._made.values())  # with those that are on their way out
         self.snapshot = snapshot
-        self.table = self._compile(snapshot, self._made)
+        self._declared = self._compile(snapshot, self._made)
+        self.table = posted(self._declared, self._watches, ())
 
     def when_swapped(self, act: Callable[[Table], None]) -> None:
         """Call `act` with each new Table, once it is in effect here."""
@@ -141,6 +149,7 @@ class Serving:
 
     async def start(self) -> None:
         """Load and warm up what the first Snapshot names. What can't be loaded is unavailable; the others serve."""
+        self._show()
         async with self._changing:
             await asyncio.gather(*[made.target.start() for made in self._all])
 
@@ -171,16 +180,47 @@ class Serving:
                 return problems
             self._old = [*(table for table in self._old if table.use.inside), self.table]
             self._trained = trained
-            self.table = self._compile(snapshot, made)
+            self._declared = self._compile(snapshot, made)
             self._lease.renew()
-            self._swapped(self.table)
+            self._show()
             self.snapshot, self._made = snapshot, made
             wanted = _distinct(made.values())
             self._retire([one for one in known if not _among(one, wanted)])
             log.info("epoch %d is in effect", snapshot.epoch)
             return {}
 
+    @property
+    def bulletin(self) -> int:
+        """The epoch of the Bulletin that this worker goes by."""
+        return self._board.epoch
+
+    def hear(self, bulletin: Bulletin) -> None:
+        """Go by this Bulletin from now on."""
+        now_ns = _now_ns()
+        before = self._board.facts(now_ns)
+        self._board.hear(bulletin, now_ns)
+        if not alike(before, self._board.facts(now_ns)):
+            self._show()
+
+    def sights(self) -> tuple[Sight, ...]:
+        """What was seen since the last time of Routes whose thresholds follow their traffic."""
+        seen = [(name, watch.pace.of, watch.take()) for name, watch in self._watches.items()]
+        return tuple([Sight(name, of, counts) for name, of, counts in seen if counts])
+
+    def _show(self) -> None:
+        """Put what is so now into the Table, and look again when that has become too old."""
+        if self._timer is not None:
+            self._timer.cancel()
+        now_ns = _now_ns()
+        self.table = posted(self._declared, self._watches, self._board.facts(now_ns))
+        self._swapped(self.table)
+        left_ns = self._board.next_ns(now_ns)
+        if left_ns is not None:
+            self._timer = asyncio.get_running_loop().call_later(left_ns / 1e9, self._show)
+
     async def drain(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -199,6 +239,11 @@ class Serving:
         return made
 
     def _compile(self, snapshot: Snapshot, made: Mapping[Key, Made]) -> Table:
+        before, known = self._watches, paces(snapshot)
+        self._watches = {
+            name: before[name] if name in before and before[name].pace == pace else Watch(pace)
+            for name, pace in known.items()
+        }
         targets = {key[:2]: one.target for key, one in made.items() if not key[2]}
         candidates = {key[:2]: one.target for key, one in made.items() if key[2]}
         return compile_table(
@@ -226,6 +271,11 @@ class Serving:
             self._all.remove(one)
             self._counted = _all_of((*self._counted, *one.target.statistics()))
             self._ended(one.target)
+
+
+def _now_ns() -> int:
+    """Steady, by the running loop."""
+    return round(asyncio.get_running_loop().time() * 1e9)
 
 
 def _distinct(all_: Iterable[Made]) -> list[Made]:

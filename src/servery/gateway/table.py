@@ -14,6 +14,7 @@ from servery.gateway.keeping import Keeping, keepings
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.gateway.trained import Trained
 from servery.gateway.trials import Exposed, Lease, with_trials
+from servery.gateway.watch import Watch
 from servery.identity.keys import Keyring
 from servery.routing.next import Kind, Plan, Step
 from servery.routing.static import Static
@@ -72,6 +73,9 @@ class TierEntry(msgspec.Struct, frozen=True):
     priority: int = 0
     bound: Bound = UNBOUND  # of the model
     arm: str = ""  # what Attempts are compared by, while its Model is rolled out
+    accept: float | None = (
+        None  # the confidence below which rows go on, where that follows the traffic: for its Attempts
+    )
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -94,6 +98,7 @@ class Entry(msgspec.Struct, frozen=True):
     closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
     bound: Bound = UNBOUND  # of the route
     exposed: Exposed | None = None
+    watch: Watch | None = None  # where its thresholds follow the traffic
 
     @property
     def unready(self) -> str:

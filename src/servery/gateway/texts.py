@@ -10,6 +10,7 @@ import msgspec
 from servery.gateway.holdings import UNBOUND, Bound
 from servery.gateway.trained import Trained
 from servery.gateway.trials import Exposed
+from servery.gateway.watch import Watch
 from servery.quota.extra import Extra
 from servery.routing.checks import Check, check_of
 from servery.routing.hardness import hardness
@@ -113,6 +114,7 @@ class TextTier(msgspec.Struct, frozen=True):
     prediction: str = ""  # kept of tensors only
     bound: Bound = UNBOUND  # of the model
     arm: str = ""  # what Attempts are compared by, while its Model is rolled out
+    accept: float | None = None  # as of TierEntry
 
 
 class Hedge(msgspec.Struct, frozen=True):
@@ -151,6 +153,7 @@ class TextEntry(msgspec.Struct, frozen=True):
     promised: float = 0.95  # the share of answers that are meant to be there by the deadline
     bound: Bound = UNBOUND  # of the route
     exposed: Exposed | None = None
+    watch: Watch | None = None  # where its thresholds follow the traffic
 
     @property
     def window(self) -> int:

@@ -9,6 +9,7 @@ import msgspec
 from servery.gateway.allowances import Paid
 from servery.gateway.table import TierEntry
 from servery.gateway.texts import TextTier
+from servery.gateway.watch import Watched
 from servery.routing.next import Rows, Settle
 from servery.terms.reasons import Refusal
 from servery.terms.record import Assigned, Choice, Role
@@ -74,6 +75,7 @@ class Trail:
         "slots",
         "started_ns",
         "traceparent",
+        "watched",
         "why",
     )
 
@@ -95,6 +97,7 @@ class Trail:
         self.settled: Settle | None = None
         self.over: Refusal | None = None  # the last limit of a model that refused a call of it
         self.paid: Paid | None = None  # what of its budgets is settled with the Record
+        self.watched: Watched | None = None  # what is counted of it, where thresholds follow the traffic
 
     def begin(self) -> None:
         """Be found if this process dies, from now until the Record is stored."""

@@ -61,6 +61,11 @@ class DataFolder:
         return self.path / "took.json"
 
     @property
+    def bulletin(self) -> Path:
+        """The live facts as the controller told them last, so that a new start goes on by them."""
+        return self.path / "bulletin.json"
+
+    @property
     def limits(self) -> Path:
         """The counter of requests per minute that several workers share."""
         return self.run / "limits.db"

@@ -61,6 +61,7 @@ class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     choice: Choice | None = None
     took_ns: int = 0
     arm: str = ""
+    accept: float | None = None
 
 
 class NamedArm(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -96,7 +97,7 @@ def record_row(record: Record) -> Row:
             NamedAttempt(
                 a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
                 a.estimated, a.why, a.tokens and NamedTokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
-                a.took_ns, a.arm,
+                a.took_ns, a.arm, a.accept,
             )
             for a in attempts
         ]  # fmt: skip
@@ -153,7 +154,7 @@ def record_of(row: Row) -> Record:
                 Attempt(
                     a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
                     a.estimated, a.why, a.tokens and Tokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
-                    a.took_ns, a.arm,
+                    a.took_ns, a.arm, a.accept,
                 )
                 for a in _ATTEMPTS.decode(attempts)
             ]

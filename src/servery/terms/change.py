@@ -128,6 +128,7 @@ class Pinned(msgspec.Struct, frozen=True):
 
     path: str  # absolute
     digest: str
+    threshold: float = 0.0  # of a router: the one that it was trained for
 
 
 class Snapshot(msgspec.Struct, frozen=True):

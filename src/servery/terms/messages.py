@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from servery.terms.bulletin import Bulletin, Sight
 from servery.terms.statistics import VersionStatistics
 
 
@@ -12,11 +13,12 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 
 
 class Hello(Message, frozen=True):
-    """A worker's first word: who it is, and the epoch of its Table."""
+    """A worker's first word: who it is, and the epochs of its Table and of the Bulletin that it goes by."""
 
     worker: str
     epoch: int
     took_ns: dict[str, float] = {}  # a call of one row, of what it has loaded itself, by placement.timed
+    bulletin: int = 0
 
 
 class Published(Message, frozen=True):
@@ -75,4 +77,16 @@ class Counted(Message, frozen=True):
     statistics: tuple[VersionStatistics, ...]
 
 
-AnyMessage = Hello | Published | Alive | Acknowledged | Asked | Replied | Count | Counted
+class Posted(Message, frozen=True):
+    """The controller to all: the live facts. Said again every few seconds, so that workers know that they are still so."""
+
+    bulletin: Bulletin
+
+
+class Seen(Message, frozen=True):
+    """A worker tells what it saw of the Routes whose thresholds follow their traffic."""
+
+    sights: tuple[Sight, ...]
+
+
+AnyMessage = Hello | Published | Alive | Acknowledged | Asked | Replied | Count | Counted | Posted | Seen

@@ -99,6 +99,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     choice: Choice | None = None  # of the first one, where there were several language models to choose from
     took_ns: int = 0  # from its start to its end, with what it waited for
     arm: str = ""  # where its Model is being rolled out: "ROLLOUT/STEP/candidate", or another arm
+    accept: float | None = None  # the confidence below which rows went on, where that follows the traffic
 
 
 class Record(Line, frozen=True, array_like=True, tag="record", gc=False):

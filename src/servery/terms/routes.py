@@ -11,6 +11,8 @@ from servery.terms.limits import Limits
 
 DEADLINE_MS = 30_000.0
 
+Threshold = Annotated[float, Meta(ge=-1, le=1)]
+
 
 class Slo(Declared, frozen=True):
     """A promise about latency: measured and reported, not enforced."""
@@ -35,7 +37,15 @@ class Accept(Declared, frozen=True):
     confidence: Annotated[
         Fraction, Meta(description="rows, or answers in text, at or above this confidence stand; the others go on")
     ]
-    range: Annotated[tuple[Fraction, Fraction], Meta(description="how far tuning may move the threshold")] | None = None
+    range: (
+        Annotated[
+            tuple[Fraction, Fraction],
+            Meta(
+                description="how far the threshold may move: by `servery route calibrate`, and [while it serves](routing.md#pacing) so that the mean ceiling and the shares are kept"
+            ),
+        ]
+        | None
+    ) = None
     check: Annotated[
         Literal["logprob", "margin", "agreement", "json_schema", "verifier"] | None,
         Meta(description="[how sure an answer in text is](language-models.md#cascades)"),
@@ -111,10 +121,17 @@ class Policy(Declared, frozen=True):
         | None
     ) = None
     thresholds: Annotated[
-        tuple[Annotated[float, Meta(ge=-1, le=1)], ...],
+        tuple[Threshold, ...],
         Meta(
             max_length=15,
             description="`complexity`: one less than tiers, ascending; a score above the first of them skips the first tier, and so on",
+        ),
+    ] = ()
+    ranges: Annotated[
+        tuple[tuple[Threshold, Threshold], ...],
+        Meta(
+            max_length=15,
+            description="`complexity`: for each threshold how far it may move [while it serves](routing.md#pacing), so that the mean ceiling and the shares are kept; default: not at all",
         ),
     ] = ()
     router: Annotated[

@@ -14,6 +14,7 @@ from servery.control.rollouts import VERBS, Rollouts
 from servery.terms.audit import Verified
 from servery.terms.change import Change, Problem
 from servery.terms.history import Journaled, Wish
+from servery.terms.paced import PacedRoutes
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.rollouts import Rollout
 from servery.web import bodies
@@ -173,6 +174,10 @@ class Acts:
         """Take a Model out of memory. Refusal."""
         return await self._controller.unload(asked.path["model"], asked.who, asked.reason(asked.body.reason))
 
+    async def paced(self, _: Asked) -> PacedRoutes:
+        """Where thresholds stand that follow their traffic."""
+        return self._controller.posting.paced()
+
     async def rollouts(self, _: Asked) -> bodies.AllRollouts:
         """Those that are under way, each with its last look."""
         return bodies.AllRollouts(tuple(bodies.RolloutNow(*one) for one in self._rollouts.under_way))
@@ -225,6 +230,10 @@ def operations(controller: Controller, rollouts: Rollouts) -> tuple[Operation, .
         Operation(
             "verify", "GET", "/audit/verify", viewer, "Whether an entry of the audit was altered, left out or cut off",
             acts.verify, Verified, query=(Query("heads", "NUMBER:SEAL of entries, kept elsewhere, with commas", "string"),),
+        ),
+        Operation(
+            "paced", "GET", "/paced", viewer, "Where thresholds stand that follow their traffic, and what that gives",
+            acts.paced, PacedRoutes,
         ),
         Operation("held", "GET", "/held", viewer, "Versions that are held", acts.held, bodies.AllHeld),
         Operation(
