@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import format_datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +22,7 @@ from servery.routing.next import (
     Wait,
     next,  # noqa: A004
 )
-from servery.targets.apis import period_s
+from servery.targets.apis import ANTHROPIC, OPENAI, asked_pause_s, period_s, reset_s, spent_pause_s
 from servery.targets.breaker import FAILURES
 from servery.targets.endpoints import Endpoint, pick, rest_ns
 from servery.targets.learned import Recent
@@ -191,7 +194,48 @@ def test_extra_calls_are_bounded_by_those_that_are_needed() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("6m0s", 360), ("20ms", 0.02), ("1.5s", 1.5), ("", 0), ("soon", 0), ("-1s", 0), ("9" * 400 + "s", 86_400)],
+    [("6m0s", 360), ("20ms", 0.02), ("1.5s", 1.5), ("", 0), ("soon", 0), ("-1s", 0), ("9" * 20 + "s", 86_400)],
 )
 def test_periods_as_vendors_write_them(text: str, seconds: float) -> None:
     assert period_s(text) == pytest.approx(seconds)
+
+
+class Told:
+    """A reply that has but these header lines."""
+
+    def __init__(self, **lines: str) -> None:
+        self._lines = {name.replace("_", "-"): value for name, value in lines.items()}
+
+    def header(self, name: str) -> str | None:
+        return self._lines.get(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9" * 60_000,
+        "9" * 60_000 + "s",
+        "1." * 30_000,
+        "(" * 60_000,
+        "Fri, 31 Dec 9999 23:59:59 +9999",
+        "Fri, 31 Dec 9999 23:59:59 +99999999999999",
+        "Mon, 01 Jan 0001 00:00:00 -0000",
+        "Fri, 31 Dec 9999 23:59:59 -0000",
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "1\xb2",
+    ],
+)
+def test_no_vendors_header_takes_long_to_read_or_cant_be(text: str) -> None:
+    began = time.perf_counter()
+    for api in (OPENAI, ANTHROPIC):
+        for told in (Told(retry_after=text), Told(retry_after_ms=text), Told(**{api.remaining: "0", api.reset: text})):
+            assert 0 <= asked_pause_s(told, api, 10**18) <= 86_400
+            assert 0 <= spent_pause_s(told, api, 10**18) <= 86_400
+    assert time.perf_counter() - began < 0.5
+
+
+@given(st.text(st.characters(max_codepoint=255)) | st.dates().map(str) | st.datetimes().map(format_datetime))
+def test_whatever_a_vendor_writes_a_pause_is_a_bounded_number(text: str) -> None:
+    assert 0 <= asked_pause_s(Told(retry_after=text), OPENAI, 10**18) <= 86_400
+    assert 0 <= reset_s(Told(x_ratelimit_reset_requests=text), OPENAI, 10**18) <= 86_400

@@ -238,6 +238,15 @@ def test_an_event_of_several_lines_and_one_without_end() -> None:
     line = b"data: " + b"x" * (MOST_BYTES // 4) + b"\n"
     with pytest.raises(Broken):
         Events().feed(5 * line)
+    for crumb in (b"data:\n" * 10_000, b"x" * 60_000):
+        events = Events()
+        with pytest.raises(Broken):  # lines that hold nothing take something too
+            _feed(events, crumb, 2 * MOST_BYTES)
+
+
+def _feed(events: Events, part: bytes, most: int) -> None:
+    for _ in range(most // len(part)):
+        events.feed(part)
 
 
 def test_each_kind_of_token_has_its_price() -> None:

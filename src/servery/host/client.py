@@ -20,9 +20,10 @@ _CONNECT_S = 5.0
 # A connection is closed when it was idle for 25 to 30 seconds: many servers do so then, perhaps just as it is used.
 _SWEEP_S = 5.0
 _IDLE_SWEEPS = 5
-_HEAD_BYTES = 65_536
+_BARE_BYTES = 65_536  # that come without one of a body: of a head, of trailers
 _ERROR_BYTES = 65_536  # of what comes with a status other than 200
 _AHEAD_BYTES = 262_144  # of a body that is read more slowly than it comes
+_PART_BYTES = 64  # that a part of a body takes beside what it holds
 _COPIED_BYTES = 65_536  # a longer body is sent from where it lies, with a system call of its own
 _OK = 200
 
@@ -88,6 +89,8 @@ class Client:
         Whoever gets a Reply must `end` it. Cancelled, the connection is closed.
         """
         connection = self._kept() or await self._connect()
+        if not connection.open:
+            raise Unreached("the connection was closed at once")
         reply = connection.send(head, body, stream)
         try:
             await reply.arrived()
@@ -131,6 +134,7 @@ class Client:
         except asyncio.CancelledError:
             if late:
                 raise Unreached(f"no connection within {_CONNECT_S:g} s") from None
+            connecting.add_done_callback(_close_unwanted)
             connecting.cancel()
             raise
         finally:
@@ -215,6 +219,7 @@ class Reply:
     async def rest(self) -> bytes:
         """All of a body, as far as it wasn't read. Cut, TooLong."""
         self._stream = False
+        self._connection.flow(True)
         await self.arrived()
         return self.body
 
@@ -234,7 +239,7 @@ class Reply:
     def add(self, part: bytes) -> None:
         """A part of the body has come."""
         self._parts.append(part)
-        self._size += len(part)
+        self._size += len(part) + _PART_BYTES
         if not self._stream:
             if self._size > self.most:
                 self.fail(TooLong(f"it is longer than {self.most >> 10} KiB"))
@@ -271,13 +276,16 @@ class Connection(asyncio.Protocol):
         self._reply: Reply | None = None
         self._transport: Any = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._head_bytes = 0
+        self._bare_bytes = 0
         self._framed = self._kept = self._paused = False
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self.open = True
         self._client.made(self)
+
+    def eof_received(self) -> None:
+        self.open = False  # it is lost a turn of the loop later
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -293,7 +301,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes, stream: bool) -> Reply:
         reply = self._reply = Reply(self, stream)
-        self._head_bytes = 0
+        self._bare_bytes = 0
         if len(body) > _COPIED_BYTES:
             self._transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
             self._transport.write(body)
@@ -328,19 +336,16 @@ class Connection(asyncio.Protocol):
         if reply is None or reply.whole:  # nobody has asked for this
             self.abort()
             return
+        self._bare_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            reply.fail(Cut("what came is not HTTP/1.1"))
+            reply.fail(Cut("what came is not HTTP/1.1"))  # of a reply that is whole it came behind it
             self.abort()
-            return
-        if not reply.status:
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEAD_BYTES:
-                reply.fail(Cut(f"its head is longer than {_HEAD_BYTES >> 10} KiB"))
-                self.abort()
-        else:
-            reply.wake()
+        if self._bare_bytes > _BARE_BYTES:
+            reply.fail(Cut(f"it has more than {_BARE_BYTES >> 10} KiB beside its body"))
+            self.abort()
+        reply.wake()
 
     def on_message_begin(self) -> None:
         reply = self._reply
@@ -356,14 +361,17 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         reply = self._reply
         status: int = self._parser.get_status_code()
-        if reply is None or status < _OK:  # 100 Continue and the like: the reply is still to come
+        if reply is None or 100 <= status < _OK:  # 100 Continue and the like: the reply is still to come
             return
+        if not status:
+            raise _Unasked
         headers = reply.headers
         self._framed = b"content-length" in headers or b"transfer-encoding" in headers or status in (204, 304)
         reply.most = self._client.most_bytes if status == _OK else _ERROR_BYTES
         reply.status = status
 
     def on_body(self, body: bytes) -> None:
+        self._bare_bytes = 0
         if self._reply is not None:
             self._reply.add(body)
 
@@ -371,11 +379,18 @@ class Connection(asyncio.Protocol):
         reply = self._reply
         if reply is not None and reply.status:
             reply.whole = True
-            self._kept = self._parser.should_keep_alive()  # only here it is known
+            # Only here it is known. Who answers before all is asked may take the rest for another request.
+            self._kept = self._parser.should_keep_alive() and not self._transport.get_write_buffer_size()
 
 
 class _Unasked(Exception):
-    """Another reply, behind the one that was asked for."""
+    """Something that is no reply to what was asked."""
+
+
+def _close_unwanted(connecting: asyncio.Task[tuple[Any, Connection]]) -> None:
+    """A connection may be made just as nobody waits for it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result()[1].abort()
 
 
 def _trusting() -> ssl.SSLContext:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Protocol
 
 import msgspec
 
-from servery.host.client import Reply
 from servery.terms.manifest import Model
 from servery.terms.text import Form
 from servery.wire import messages, openai
@@ -18,8 +18,15 @@ from servery.wire.dialects import Dialect, of_anthropic, of_openai
 
 NS = 1_000_000_000
 _LONGEST_S = 86_400.0  # of what a header states
+_LONGEST_CHARS = 64  # of one that states a time: what is longer would take long to read, and says nothing
 _PERIOD = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")  # as in x-ratelimit-reset-requests: 6m0s
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Headed(Protocol):
+    """A reply, as far as its header lines are read here."""
+
+    def header(self, name: str) -> str | None: ...
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -59,41 +66,40 @@ def api_of(model: Model) -> Api:
     return APIS[model.runtime]
 
 
-def asked_pause_s(reply: Reply, api: Api, now_wall_ns: int) -> float:
+def asked_pause_s(reply: Headed, api: Api, now_wall_ns: int) -> float:
     """For how long an endpoint that takes no more wants to be left alone; 0 where it doesn't say."""
-    stated = reply.header("retry-after-ms")
-    if stated is not None:
-        return period_s(f"{stated.strip()}ms")
-    stated = (reply.header("retry-after") or "").strip()
+    if stated := _stated(reply, "retry-after-ms"):
+        return period_s(f"{stated}ms")
+    stated = _stated(reply, "retry-after")
     if not stated:
         return reset_s(reply, api, now_wall_ns)
-    if period := period_s(f"{stated}s"):
-        return period
-    try:
-        at = parsedate_to_datetime(stated)
-    except ValueError:
-        return 0.0
-    return _until_s(at, now_wall_ns)
+    return period_s(f"{stated}s") or _until_s(parsedate_to_datetime, stated, now_wall_ns)
 
 
-def spent_pause_s(reply: Reply, api: Api, now_wall_ns: int) -> float:
+def spent_pause_s(reply: Headed, api: Api, now_wall_ns: int) -> float:
     """The pause that an endpoint wants which has answered, and says that this was the last call for now."""
     return reset_s(reply, api, now_wall_ns) if reply.header(api.remaining) == "0" else 0.0
 
 
-def reset_s(reply: Reply, api: Api, now_wall_ns: int) -> float:
+def reset_s(reply: Headed, api: Api, now_wall_ns: int) -> float:
     """When the limit of calls begins anew, in seconds from now: a period, or a time (RFC 3339)."""
-    stated = reply.header(api.reset) or ""
-    if period := period_s(stated):
-        return period
+    stated = _stated(reply, api.reset)
+    return period_s(stated) or _until_s(datetime.fromisoformat, stated, now_wall_ns)
+
+
+def _stated(reply: Headed, name: str) -> str:
+    """What a header line says of a time; "" where it says nothing, or what can't be one."""
+    stated = (reply.header(name) or "").strip()
+    return stated if len(stated) <= _LONGEST_CHARS else ""
+
+
+def _until_s(read: Callable[[str], datetime], stated: str, now_wall_ns: int) -> float:
+    """The seconds until a time that `read` makes of what is stated; 0 where it is none."""
     try:
-        return _until_s(datetime.fromisoformat(stated), now_wall_ns)
-    except ValueError:
+        at_s = read(stated).timestamp()
+    except (ValueError, OverflowError):
         return 0.0
-
-
-def _until_s(at: datetime, now_wall_ns: int) -> float:
-    return min(max(at.timestamp() - now_wall_ns / NS, 0.0), _LONGEST_S)
+    return min(max(at_s - now_wall_ns / NS, 0.0), _LONGEST_S)
 
 
 def period_s(text: str) -> float:
