@@ -19,7 +19,7 @@ from servery.host.clock import Clock
 from servery.store import reserve, segments
 from servery.store.shipper import Shipper
 from servery.store.spool import Spool
-from servery.terms.record import Uptime
+from servery.terms.record import Record, Uptime
 from servery.terms.server import Records
 
 PROMISE_NS = 50_000_000
@@ -259,17 +259,26 @@ def test_uptime_is_asked_once_a_second_and_at_the_end(folder: Path) -> None:
     assert [(at - 10**18) / 1e9 for at in asked] == [0.0, 1.0, 2.0, 2.0]
 
 
-def test_a_line_that_cannot_be_written_takes_no_other_along(tmp_path: Path, folder: Path, shipper: Shipper) -> None:
+@pytest.mark.parametrize(
+    ("line", "pico_usd"),
+    [
+        (record(attempt(), predictions=("\ud800",)), 700),
+        (record(attempt(pico_usd=10**30)), 10**18),
+    ],
+)
+def test_a_line_that_cannot_be_written_takes_no_other_along(
+    tmp_path: Path, folder: Path, shipper: Shipper, line: Record, pico_usd: int
+) -> None:
     async def work() -> None:
         spool = Spool(folder, "r1", Records(), Clock(), no_uptime)
         await spool.start()
-        spool.append(record(attempt(), predictions=("\ud800",)))
+        spool.append(line)
         spool.append(record(attempt()))
         await spool.drain()
 
     asyncio.run(work())
     shipper.ship()
-    assert kept(tmp_path / "ledger.db") == (2, 1_400)
+    assert kept(tmp_path / "ledger.db") == (2, 700 + pico_usd)
     assert rows(tmp_path / "ledger.db", "SELECT count(*) FROM records") == [(1,)]
 
 

@@ -168,6 +168,10 @@ def test_a_chunk_without_usage_is_passed_on_byte_by_byte() -> None:
         (None, None),
         ({}, None),
         ({"prompt_tokens": -1, "completion_tokens": 4}, None),
+        ({"prompt_tokens": 1, "completion_tokens": -4}, None),
+        ({"prompt_tokens": 1, "completion_tokens": 10**8}, Tokens(1, 10**8)),
+        ({"prompt_tokens": 1, "completion_tokens": 10**8 + 1}, None),
+        ({"prompt_tokens": 10**30, "completion_tokens": 1}, None),
         ({"prompt_tokens": "many"}, None),
         ([1], None),
     ],
@@ -191,11 +195,22 @@ def test_tokens_are_the_vendors_or_nobodys(usage: Any, tokens: Tokens | None) ->
         b'{"error": {"message": "x"}}',
         b'{"choices": 5}',
         b'{"choices": [{"message": {"content": "\xff"}, "finish_reason": "stop"}]}',
+        b'{"choices": [{"text": "x", "finish_reason": "stop"}]}',
+        b'{"choices": [{"message": null, "finish_reason": "stop"}]}',
     ],
 )
 def test_what_is_no_whole_answer_is_wrong(body: bytes) -> None:
     with pytest.raises(Wrong):
         answers.read_answer(Form.CHAT, body)
+
+
+def test_what_answers_another_form_of_prompt_is_wrong() -> None:
+    chat, text = chunk([delta(content="x")]), chunk([{"index": 0, "text": "x"}])
+    for form, odd in ((Form.CHAT, text), (Form.COMPLETIONS, chat)):
+        with pytest.raises(Wrong, match="another form"):
+            answers.Stream(True, form=form).read(odd)
+    with pytest.raises(Wrong, match="another form"):
+        answers.read_answer(Form.COMPLETIONS, chunk([{"message": {"content": "x"}, "finish_reason": "stop"}]))
 
 
 @given(st.binary(max_size=200))

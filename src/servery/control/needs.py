@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from servery.control.places import Places, at
 from servery.control.urls import is_url, wrong
 from servery.terms.change import Problem
@@ -56,7 +54,7 @@ _OF_ARTIFACTS = frozenset(
 def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
     """What is missing for the Model's runtime, what does nothing there, and tensors that can't be told apart."""
     where = at("models", name)
-    written = {key: _is_written(model, key) for key in _KEYS}
+    written = _written(model)
     for key, (example, needed) in _KEYS.items():
         if not written[key] and model.runtime in needed and not (key == "endpoint" and written["endpoints"]):
             message = f"a model of the runtime `{model.runtime}` doesn't say its `{key}` by itself"
@@ -70,7 +68,7 @@ def check_needs(name: str, model: Model, places: Places) -> Iterator[Problem]:
         yield places.problem(at(where, "endpoint"), message, "write one of them")
     if speaks(model):
         for key in sorted(_OF_ARTIFACTS):
-            if _is_written(model, key):
+            if written[key]:
                 message = f"`{key}` does nothing for a language model: it has no artifact"
                 yield places.problem(at(where, key), message, "remove it")
     elif model.memory_mb is not None and not declared_apart(model):
@@ -90,11 +88,11 @@ def _urls(model: Model, where: str, places: Places) -> Iterator[Problem]:
             yield places.problem(here, message, fix)
 
 
-def _is_written(model: Model, key: str) -> bool:
-    """Whether a key of the declaration differs from its default."""
-    (field,) = (field for field in msgspec.structs.fields(Model) if field.encode_name == key)
-    default = field.default_factory() if callable(field.default_factory) else field.default
-    return getattr(model, field.name) != default
+def _written(model: Model) -> dict[str, bool]:
+    """Which keys of the declaration differ from their default."""
+    plain = Model(runtime=model.runtime)
+    names = zip(Model.__struct_encode_fields__, Model.__struct_fields__, strict=True)
+    return {key: getattr(model, name) != getattr(plain, name) for key, name in names}
 
 
 def _twice(tensors: tuple[DeclaredTensor, ...], where: str, places: Places) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from servery.terms.record import Outcome, Record, Summary, answering
 
 MINUTE_NS = 60 * 10**9
 OTHER = "(other)"
+_MOST = 10**18  # of which some still make a sum of 64 bits
 _GROUP_BYTES = 128  # a Summary's numbers and id when encoded, rounded up
 
 Key = tuple[int, str, str, str, str, str, Outcome]  # minute, tenant, route, tier, model, version, outcome
@@ -72,10 +73,10 @@ class Fold:
             group = self._groups.get(key)
         if group is None:
             self._serial += 1
-            self._groups[key] = [self._serial, *numbers]
+            self._groups[key] = [self._serial, *map(_held, numbers)]
             return
         for index, number in enumerate(numbers, 1):
-            group[index] += number
+            group[index] = _held(group[index] + number)
 
     def _place(self, key: Key) -> Key:
         """The finest group that there is still room for."""
@@ -89,6 +90,11 @@ class Fold:
                 self._bytes += size
                 return candidate
         return (next(iter(self._groups), key)[0], OTHER, OTHER, "", "", "", outcome)
+
+
+def _held(number: int) -> int:
+    """As much of it as may be true: a number beyond 64 bits would take all others along."""
+    return max(min(number, _MOST), -_MOST)
 
 
 def _id(name: str, serial: int) -> bytes:

@@ -17,26 +17,29 @@ from servery.terms.server import Records, Server
 from servery.terms.text import TokenPrice
 
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
+TokensUsd = Annotated[float, Meta(ge=0, le=10_000)]  # for a million
 
 
 class Price(Declared, frozen=True):
     """What a Model costs. Busy time is charged to rows, the rest is booked as idle: both add up to the bill."""
 
     usd_per_hour: Annotated[Usd, Meta(description="dollars for an hour of one running copy")] | None = None
-    usd_per_1m_input: Annotated[Usd, Meta(description="language models: dollars for a million tokens read")] | None = (
-        None
-    )
+    usd_per_1m_input: (
+        Annotated[TokensUsd, Meta(description="language models: dollars for a million tokens read")] | None
+    ) = None
     usd_per_1m_output: (
-        Annotated[Usd, Meta(description="language models: dollars for a million tokens written")] | None
+        Annotated[TokensUsd, Meta(description="language models: dollars for a million tokens written")] | None
     ) = None
     usd_per_1m_cached: (
-        Annotated[Usd, Meta(description="of tokens read from the vendor's cache; default: as any token read")] | None
+        Annotated[TokensUsd, Meta(description="of tokens read from the vendor's cache; default: as any token read")]
+        | None
     ) = None
     usd_per_1m_cache_write: (
-        Annotated[Usd, Meta(description="of tokens written to the vendor's cache; default: as any token read")] | None
+        Annotated[TokensUsd, Meta(description="of tokens written to the vendor's cache; default: as any token read")]
+        | None
     ) = None
     usd_per_1m_reasoning: (
-        Annotated[Usd, Meta(description="of tokens of its reasoning; default: as any token written")] | None
+        Annotated[TokensUsd, Meta(description="of tokens of its reasoning; default: as any token written")] | None
     ) = None
 
     @property

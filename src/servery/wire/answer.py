@@ -10,6 +10,8 @@ import msgspec
 from servery.terms.text import Piece, Said, Tokens
 
 NAME_CHARS = 256
+# No call takes more, and at the dearest price so many cost what 64 bits hold.
+MOST_TOKENS = 10**8
 
 
 class Wrong(Exception):
@@ -26,6 +28,12 @@ class Whole(msgspec.Struct, frozen=True):
     chars: int
     data: bytes
     said: Said | None = None
+
+
+def believed(tokens: Tokens) -> Tokens | None:
+    """What a vendor states of itself; None where it can't be."""
+    parts = (tokens.input, tokens.output, tokens.cached, tokens.cache_write, tokens.reasoning)
+    return tokens if min(parts) >= 0 and max(parts) <= MOST_TOKENS else None
 
 
 class Error(msgspec.Struct, frozen=True):

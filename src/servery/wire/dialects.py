@@ -42,7 +42,7 @@ class OpenAi:
 
     def stream(self, prompt: Prompt, look: Look, now_s: int) -> Stream:
         del now_s
-        return openai_answers.Stream(prompt.usage_wanted, look, openai.hides_logprobs(prompt, look))
+        return openai_answers.Stream(prompt.usage_wanted, look, openai.hides_logprobs(prompt, look), prompt.form)
 
 
 class Responses:

@@ -14,7 +14,7 @@ import msgspec
 
 from servery.terms.reasons import Fault, Reason, Refusal
 from servery.terms.text import Fields, Form, Look, Piece, Prompt, Said, Tokens
-from servery.wire.answer import NAME_CHARS, Error, Whole, Wrong
+from servery.wire.answer import MOST_TOKENS, NAME_CHARS, Error, Whole, Wrong, believed
 from servery.wire.status import HTTP_STATUS
 
 NULL = msgspec.Raw(b"null")
@@ -263,9 +263,7 @@ def _tokens(usage: msgspec.Raw, before: Tokens | None = None) -> Tokens | None:
     cached = before.cached if cached is None else cached
     written = before.cache_write if written is None else written
     plain = before.input - before.cached - before.cache_write if stated.input_tokens is None else stated.input_tokens
-    if min(plain, cached, written, stated.output_tokens) < 0:
-        return None
-    return Tokens(plain + cached + written, stated.output_tokens, cached, written)
+    return believed(Tokens(plain + cached + written, stated.output_tokens, cached, written)) if plain >= 0 else None
 
 
 def read_error(body: bytes) -> Error:
@@ -288,7 +286,7 @@ def read_count(body: bytes) -> int:
         counted = _usage(body).input_tokens
     except (msgspec.DecodeError, UnicodeDecodeError):
         counted = None
-    if counted is None or counted < 0:
+    if counted is None or not 0 <= counted <= MOST_TOKENS:
         raise Wrong("it states no `input_tokens`")
     return counted
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from servery.terms.text import Fields, Form, Look, Piece, Said, Tokens
-from servery.wire.answer import NAME_CHARS, Whole, Wrong
+from servery.wire.answer import NAME_CHARS, Whole, Wrong, believed
 from servery.wire.openai import NULL, encode, fields_of
 
 
@@ -88,6 +88,7 @@ class _Answered(msgspec.Struct, gc=False):
 _answered = msgspec.json.Decoder(_Answered).decode
 _looked = msgspec.json.Decoder(_Looked).decode
 _usage = msgspec.json.Decoder(_Usage).decode
+_ANOTHERS = "it answers another form of prompt"
 
 
 def read_answer(form: Form, body: bytes, look: Look = Look.NOTHING, hide: bool = False) -> Whole:
@@ -102,6 +103,8 @@ def read_answer(form: Form, body: bytes, look: Look = Look.NOTHING, hide: bool =
         raise Wrong("it has no `choices`")
     if any(choice.finish_reason is None for choice in answer.choices):
         raise Wrong("it has no finish_reason, so it isn't complete")
+    if any((choice.message if form is Form.CHAT else choice.text) is None for choice in answer.choices):
+        raise Wrong(_ANOTHERS)
     chars = 0
     for choice in answer.choices:
         chars += _chars(choice)
@@ -150,9 +153,23 @@ class Stream:
     """One answer as it arrives in chunks."""
 
     read_so_far = None
-    __slots__ = ("_finished", "_hide", "_look", "_said", "_seen", "_usage_wanted", "answered_as", "chars", "tokens")
+    __slots__ = (
+        "_chat",
+        "_finished",
+        "_hide",
+        "_look",
+        "_said",
+        "_seen",
+        "_usage_wanted",
+        "answered_as",
+        "chars",
+        "tokens",
+    )
 
-    def __init__(self, usage_wanted: bool, look: Look = Look.NOTHING, hide: bool = False) -> None:
+    def __init__(
+        self, usage_wanted: bool, look: Look = Look.NOTHING, hide: bool = False, form: Form = Form.CHAT
+    ) -> None:
+        self._chat = form is Form.CHAT
         self._usage_wanted = usage_wanted
         self._look = look
         self._hide = hide
@@ -190,6 +207,8 @@ class Stream:
             self.answered_as = _name(chunk)
         said = False
         for choice in chunk.choices or ():
+            if (choice.text if self._chat else choice.delta) is not None:
+                raise Wrong(_ANOTHERS)
             self._seen.add(choice.index)
             if choice.finish_reason is not None:
                 self._finished.add(choice.index)
@@ -268,8 +287,7 @@ def _tokens(usage: msgspec.Raw) -> Tokens | None:
     reasoning = (stated.completion_tokens_details and stated.completion_tokens_details.reasoning_tokens) or 0
     written = (stated.prompt_tokens_details and stated.prompt_tokens_details.cache_write_tokens) or 0
     written = written or stated.cache_creation_input_tokens or 0
-    tokens = Tokens(stated.prompt_tokens, max(output, 0), cached, written, reasoning)
-    return tokens if min(stated.prompt_tokens, cached, written, reasoning) >= 0 else None
+    return believed(Tokens(stated.prompt_tokens, output, cached, written, reasoning))
 
 
 def encode_reply(form: Form, text: str, reply_id: str, created: int, model: str) -> bytes:

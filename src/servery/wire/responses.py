@@ -6,7 +6,7 @@ import msgspec
 
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.text import Fields, Form, Look, Piece, Prompt, Said, Tokens
-from servery.wire.answer import NAME_CHARS, Whole, Wrong
+from servery.wire.answer import NAME_CHARS, Whole, Wrong, believed
 
 NULL = msgspec.Raw(b"null")
 _CHARS_A_MESSAGE = 16  # for its role, and what parts it from the next one
@@ -185,5 +185,4 @@ def _tokens(usage: msgspec.Raw) -> Tokens | None:
     cached = (stated.input_tokens_details and stated.input_tokens_details.cached_tokens) or 0
     reasoning = (stated.output_tokens_details and stated.output_tokens_details.reasoning_tokens) or 0
     written = (stated.input_tokens_details and stated.input_tokens_details.cache_write_tokens) or 0
-    tokens = Tokens(stated.input_tokens, stated.output_tokens, cached, written, reasoning)
-    return tokens if min(tokens.input, tokens.output, cached, written, reasoning) >= 0 else None
+    return believed(Tokens(stated.input_tokens, stated.output_tokens, cached, written, reasoning))
