@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servery.gateway.voices import VOICES
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.text import Form, Piece, TokenPrice, Tokens
 from servery.wire import openai as wire
@@ -86,7 +87,7 @@ def test_the_score_looks_at_what_the_caller_said_last() -> None:
     [("abc", "abc", 3), (["a", "bcd"], "bcd", 4), ([1, 2, 3], " " * 12, 12), ([[1], [2, 3]], " " * 12, 12)],
 )
 def test_texts_and_tokens_can_be_embedded(given: Any, text: str, least: int) -> None:
-    body = json.dumps({"model": "m", "input": given, "stream": True}).encode()
+    body = json.dumps({"model": "m", "input": given}).encode()
     read = wire.decode_prompt(Form.EMBEDDINGS, body)
     assert (read.text, read.stream) == (text, False)
     assert read.chars >= least
@@ -202,6 +203,20 @@ def test_tokens_are_the_vendors_or_nobodys(usage: Any, tokens: Tokens | None) ->
 def test_what_is_no_whole_answer_is_wrong(body: bytes) -> None:
     with pytest.raises(Wrong):
         answers.read_answer(Form.CHAT, body)
+
+
+@pytest.mark.parametrize("form", Form)
+def test_what_isnt_utf8_is_refused_also_where_it_is_passed_on(form: Form) -> None:
+    said = b'"messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x", "max_tokens": 5'
+    with pytest.raises(Refusal, match="no JSON"):
+        VOICES[form].decode(form, b'{"model": "m", %b, "odd": "\xff"}' % said)
+    assert VOICES[form].decode(form, b'{"model": "m", %b, "odd": "\xc3\xa9"}' % said)
+
+
+@pytest.mark.parametrize("form", [Form.EMBEDDINGS, Form.MODERATIONS])
+def test_what_comes_in_one_isnt_streamed(form: Form) -> None:
+    with pytest.raises(Refusal, match="leave it out"):
+        VOICES[form].decode(form, b'{"model": "m", "input": "x", "stream": true}')
 
 
 def test_what_answers_another_form_of_prompt_is_wrong() -> None:

@@ -88,6 +88,12 @@ ODD: dict[str, tuple[Answer, tuple[str, ...]]] = {
     "a chat without choices": (says(http(chat(choices=[]))), BROKEN),
     "a chat without a message": (says(http(chat(choices=[{"index": 0, "finish_reason": "stop"}]))), BROKEN),
     "what isn't UTF-8": (says(http(json.dumps(chat()).encode().replace(b"odd", b"\xff\xfe"))), BROKEN),
+    "what isn't UTF-8 where nobody looks": (
+        says(http(json.dumps(chat(content=[], type="message", stop_reason="x", odd="?")).encode().replace(b"?", b"\xff"))), BROKEN,
+    ),
+    "an event that isn't": (
+        says(events({**chunk("stop", content="odd"), "odd": "?", "type": "message_delta"}).replace(b"?", b"\xff")), BROKEN,
+    ),
     "what is nested without end": (says(http(b'{"choices":%b,"content":%b,"type":"message"}' % (DEEP, DEEP))), BROKEN),
     "an event that is": (says(http(b'data: {"type":"ping","choices":%b}\n\n' % DEEP)), BROKEN),
     "packed": (says(http(b"\x1f\x8b\x08\x00", b"200 OK", b"content-encoding: gzip")), BROKEN),

@@ -291,4 +291,14 @@ class _Unfinished(Exception):
     """A stream has ended, but not its answer."""
 
 
-_FAILURES = (Unreached, Cut, TooLong, Wrong, Broken, _Unfinished, RecursionError)
+_FAILURES = (
+    Unreached,
+    Cut,
+    TooLong,
+    Wrong,
+    Broken,
+    _Unfinished,
+    RecursionError,
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+)

@@ -16,6 +16,7 @@ from servery.terms.reasons import Fault, Reason, Refusal
 from servery.terms.text import Fields, Form, Look, Piece, Prompt, Said, Tokens
 from servery.wire.answer import MOST_TOKENS, NAME_CHARS, Error, Whole, Wrong, believed
 from servery.wire.status import HTTP_STATUS
+from servery.wire.utf8 import check_utf8
 
 NULL = msgspec.Raw(b"null")
 _CHARS_A_MESSAGE = 16  # for its role, and what parts it from the next one
@@ -108,6 +109,7 @@ _typed = msgspec.json.Decoder(_Typed).decode
 def decode_prompt(body: bytes, *, answered: bool = True) -> Prompt:
     """What a caller asks; without `answered`, for its tokens only. Refusal names the field that doesn't fit."""
     try:
+        check_utf8(body)
         asked = _asked(body)
         fields = _fields(body)
         texts, last, seen = _texts(asked)
@@ -175,6 +177,7 @@ def encode_prompt(prompt: Prompt, serves: msgspec.Raw) -> bytes:
 def read_answer(body: bytes, look: Look = Look.NOTHING) -> Whole:
     """What a whole answer says of itself. Wrong where it is none, or not complete."""
     try:
+        check_utf8(body)
         answer = _answered(body)
     except msgspec.ValidationError as error:
         raise Wrong(f"it doesn't fit: {error}") from None
@@ -211,6 +214,7 @@ class Stream:
     def read(self, data: bytes) -> tuple[Piece, ...]:
         """As of answer.Stream."""
         try:
+            check_utf8(data)
             event = _event(data)
         except msgspec.ValidationError as error:
             raise Wrong(f"it doesn't fit: {error}") from None

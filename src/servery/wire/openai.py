@@ -15,6 +15,7 @@ from servery.terms.reasons import Fault, Reason, Refusal
 from servery.terms.text import Fields, Form, Look, Prompt
 from servery.wire.answer import NAME_CHARS, Error
 from servery.wire.status import HTTP_STATUS
+from servery.wire.utf8 import check_utf8
 
 DONE = b"[DONE]"
 NULL = msgspec.Raw(b"null")
@@ -69,6 +70,7 @@ _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 def decode_prompt(form: Form, body: bytes) -> Prompt:
     """What a caller asks. Refusal names the field that doesn't fit."""
     try:
+        check_utf8(body)
         asked = _asked(body)
         fields = fields_of(body)
     except msgspec.ValidationError as error:
@@ -78,7 +80,9 @@ def decode_prompt(form: Form, body: bytes) -> Prompt:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _bad(f"the body is no JSON: {error}") from None
     texts, last, images = _texts(form, asked)
-    stream = bool(asked.stream) and form is not Form.EMBEDDINGS
+    stream = bool(asked.stream)
+    if stream and form is Form.EMBEDDINGS:
+        raise _bad("`stream` is true, but vectors come in one; leave it out")
     wanted = asked.stream_options is not None and bool(asked.stream_options.include_usage)
     chars = sum(map(len, texts)) + _CHARS_A_MESSAGE * len(texts)
     if asked.tools or asked.functions:

@@ -13,6 +13,7 @@ import msgspec
 from servery.terms.text import Fields, Form, Look, Piece, Said, Tokens
 from servery.wire.answer import NAME_CHARS, Whole, Wrong, believed
 from servery.wire.openai import NULL, encode, fields_of
+from servery.wire.utf8 import check_utf8
 
 
 class _InputDetails(msgspec.Struct, gc=False):
@@ -229,6 +230,7 @@ class Stream:
 
 def _read(body: bytes) -> _Answered:
     try:
+        check_utf8(body)
         answer = _answered(body)
     except msgspec.ValidationError as error:
         raise Wrong(f"it doesn't fit: {error}") from None

@@ -7,6 +7,7 @@ import msgspec
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.text import Fields, Form, Look, Piece, Prompt, Said, Tokens
 from servery.wire.answer import NAME_CHARS, Whole, Wrong, believed
+from servery.wire.utf8 import check_utf8
 
 NULL = msgspec.Raw(b"null")
 _CHARS_A_MESSAGE = 16  # for its role, and what parts it from the next one
@@ -80,6 +81,7 @@ _ENDED = ("completed", "incomplete")
 def decode_prompt(form: Form, body: bytes) -> Prompt:
     """What a caller asks. Refusal names the field that doesn't fit."""
     try:
+        check_utf8(body)
         asked = _asked(body)
         fields = _fields(body)
     except msgspec.ValidationError as error:
@@ -100,7 +102,9 @@ def decode_prompt(form: Form, body: bytes) -> Prompt:
             last = said
     chars = sum(len(text) + _CHARS_A_MESSAGE for text in texts) + len(fields.get("tools", b""))
     needs = {form.value, "tools"} if asked.tools else {form.value}
-    stream = bool(asked.stream) and form is Form.RESPONSES
+    stream = bool(asked.stream)
+    if stream and form is Form.MODERATIONS:
+        raise Refusal(Reason.INVALID_REQUEST, "`stream` is true, but a moderation comes in one; leave it out")
     most = max(asked.max_output_tokens or 0, 0)
     return Prompt(form, asked.model[:NAME_CHARS], fields, stream, True, last, chars, frozenset(needs), most)
 
@@ -114,6 +118,7 @@ def _said(item: _Item) -> str:
 def read_answer(form: Form, body: bytes, look: Look = Look.NOTHING) -> Whole:
     """What a whole answer says of itself. Wrong where it is none, or not complete."""
     try:
+        check_utf8(body)
         answer = _answered(body)
     except msgspec.ValidationError as error:
         raise Wrong(f"it doesn't fit: {error}") from None
@@ -153,6 +158,7 @@ class Stream:
     def read(self, data: bytes) -> tuple[Piece, ...]:
         """As of answer.Stream."""
         try:
+            check_utf8(data)
             event = _event(data)
         except msgspec.ValidationError as error:
             raise Wrong(f"it doesn't fit: {error}") from None

@@ -40,7 +40,10 @@ class Taken:
     """A prompt's fields as they are translated; `lost` are the places of what can't be kept."""
 
     def __init__(self, fields: Fields) -> None:
-        self._fields = {name: msgspec.json.decode(raw) for name, raw in fields.items()}
+        try:
+            self._fields = {name: msgspec.json.decode(raw) for name, raw in fields.items()}
+        except msgspec.DecodeError as error:
+            raise Refusal(Reason.INVALID_REQUEST, f"the body is no JSON: {error}") from None
         self.lost: list[str] = []
 
     def take(self, name: str) -> Any:
