@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from servery.control.places import Places, at
 from servery.terms.change import Problem, Served
@@ -32,16 +32,36 @@ def check_language_model(name: str, model: Model, served: Served | None, places:
         fix = "add for instance `price: {usd_per_1m_input: 0.15, usd_per_1m_output: 0.6}`; zeros where it is free"
         yield places.problem(where, message, fix)
     for index, url in enumerate([model.endpoint, *(one.url for one in model.endpoints)]):
-        if "@" in urlsplit(url).netloc:
-            here = at(where, "endpoints", index - 1, "url") if index else at(where, "endpoint")
-            message = "the address holds a name or a password, which would be kept and told as a part of it"
-            yield places.problem(here, message, "write it as `credentials: {env: NAME}`")
+        here = at(where, "endpoints", index - 1, "url") if index else at(where, "endpoint")
+        if url:
+            yield from _address(url, here, places)
     for index, canned in enumerate(model.replies):
         try:
             re.compile(canned.pattern)
         except re.error as error:
             here = at(where, "replies", index, "pattern")
             yield places.problem(here, f"this is no regular expression: {error}", "escape what is meant literally")
+
+
+def _address(url: str, where: str, places: Places) -> Iterator[Problem]:
+    """Whether it is one that can be called as it stands, and holds no secret."""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname and (parts.port is None or parts.port))
+    except ValueError as error:
+        yield places.problem(where, f"this is no address: {error}", "write it as https://HOST:PORT/v1")
+        return
+    if not named:
+        yield places.problem(where, "the address names no host, or the port 0", "write it as https://HOST:PORT/v1")
+    if "@" in parts.netloc:
+        message = "the address holds a name or a password, which would be kept and told as a part of it"
+        yield places.problem(where, message, "write it as `credentials: {env: NAME}`")
+    for sign in "?#":
+        if sign in url:
+            message = f"what stands behind the `{sign}` would not be sent"
+            yield places.problem(where, message, "leave it out; a secret is written as `credentials: {env: NAME}`")
+    if not parts.path.isascii():
+        yield places.problem(where, "a path is sent in ASCII", f"write it as {quote(parts.path, safe='/%')}")
 
 
 def check_language_route(manifest: Manifest, route: Route, where: str, places: Places) -> Iterator[Problem]:
