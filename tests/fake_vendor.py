@@ -44,7 +44,17 @@ class FakeVendor:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def post(self, path: str, body: dict[str, Any]) -> bytes:
+        """What it answers when it is asked directly."""
+        asked = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), method="POST")
+        with urllib.request.urlopen(asked, timeout=10) as reply:
+            return reply.read()
 
     def invoice(self) -> list[dict[str, Any]]:
         """What it bills, call by call."""

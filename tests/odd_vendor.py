@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-Answer = Callable[[bool], Iterable[bytes]]  # whether a stream is asked for -> what is sent, then the connection ends
+Asked = dict[str, Any]
+Answer = Callable[[Asked], Iterable[bytes]]  # what is sent for a prompt, before the connection ends
 
 
 class OddVendor:
@@ -19,7 +20,7 @@ class OddVendor:
         self.heads: list[bytes] = []
         vendor = self
 
-        class Asked(socketserver.StreamRequestHandler):
+        class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 vendor.answer(self, answers)
 
@@ -28,7 +29,7 @@ class OddVendor:
             allow_reuse_address = True
             request_queue_size = 256
 
-        self._server = Threads(("127.0.0.1", 0), Asked)
+        self._server = Threads(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def answer(self, asked: socketserver.StreamRequestHandler, answers: Mapping[str, Answer]) -> None:
@@ -40,9 +41,9 @@ class OddVendor:
             return
         self.heads.append(b"".join(lines))
         size = next(int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length"))
-        body: dict[str, Any] = json.loads(asked.rfile.read(size))
+        body: Asked = json.loads(asked.rfile.read(size))
         with contextlib.suppress(OSError):  # nobody listens any more
-            for part in answers[body["model"]](bool(body.get("stream"))):
+            for part in answers[body["model"]](body):
                 asked.wfile.write(part)
 
     def __enter__(self) -> Self:

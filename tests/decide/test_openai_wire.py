@@ -268,7 +268,7 @@ def test_an_event_of_several_lines_and_one_without_end() -> None:
     line = b"data: " + b"x" * (MOST_BYTES // 4) + b"\n"
     with pytest.raises(Broken):
         Events().feed(5 * line)
-    for crumb in (b"data:\n" * 10_000, b"x" * 60_000):
+    for crumb in (b"data:\n" * 10_000, b"x" * 60_000, b": ping\n\n" * 8_000):
         events = Events()
         with pytest.raises(Broken):  # lines that hold nothing take something too
             _feed(events, crumb, 2 * MOST_BYTES)

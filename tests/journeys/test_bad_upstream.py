@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from odd_vendor import Answer, OddVendor
+from odd_vendor import Answer, Asked, OddVendor
 from server import Reply, Server
 
 pytestmark = pytest.mark.timeout(120)
@@ -56,8 +56,7 @@ def message(**more: Any) -> dict[str, Any]:
 
 
 def endless(begin: bytes, part: bytes) -> Answer:
-    def answer(stream: bool) -> Iterable[bytes]:
-        del stream
+    def answer(_: Asked) -> Iterable[bytes]:
         yield b"HTTP/1.1 200 OK\r\n\r\n" + begin
         for _ in range((1 << 30) // len(part)):
             yield part
@@ -119,7 +118,8 @@ def counted(api: str, count: Any) -> Answer:
     usage = {"prompt_tokens": count, "completion_tokens": count}
     told = {"input_tokens": count, "output_tokens": count}
 
-    def answer(stream: bool) -> Iterable[bytes]:
+    def answer(asked: Asked) -> Iterable[bytes]:
+        stream = bool(asked.get("stream"))
         if api == "openai":
             chunks = events(chunk(content="odd"), chunk("stop"), {"choices": [], "usage": usage})
             yield chunks if stream else http(chat(usage=usage))

@@ -40,7 +40,12 @@ def fake_vendor(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     config = uvicorn.Config(
-        Vendor(seed, key, recorded), lifespan="off", log_level="critical", access_log=False, timeout_graceful_shutdown=1
+        Vendor(seed, key, recorded),
+        lifespan="off",
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=75,  # as vendors do: with 5 s connections are closed just as they are used
     )
     told = f" with answers of {', '.join(recorded.models)} to {recorded.prompts:,} prompts" if recorded else ""
     typer.echo(f"fake vendor on http://127.0.0.1:{listener.getsockname()[1]}/v1{told}")

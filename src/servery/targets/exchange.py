@@ -190,11 +190,15 @@ class Exchange:
         events = Events()
         stream = self._dialect.stream(self._prompt, self._look, self._target.clock.wall_ns() // NS)
         self._stream = stream
-        while received := await reply.part():
-            for data in events.feed(received):
-                if data != openai.DONE:
-                    for piece in stream.read(data):
-                        yield piece
+        try:
+            while received := await reply.part():
+                for data in events.feed(received):
+                    if data != openai.DONE:
+                        for piece in stream.read(data):
+                            yield piece
+        except Cut:
+            if not stream.complete:  # else only what comes behind the answer is missing
+                raise
         if not stream.complete:
             raise _Unfinished
         for piece in stream.end():

@@ -15,6 +15,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 CREATED = 1_700_000_000
 _EVENTS = [(b"content-type", b"text/event-stream")]
 _JSON = [(b"content-type", b"application/json")]
+_PAGE = b"<html><body>Bad gateway</body></html>"
 
 
 class Cut(Exception):
@@ -92,10 +93,13 @@ class Call:
             answer["usage"] = self.stated()
         body = json.dumps(answer).encode()
         if self.fault == "html":
-            body = b"<html><body>Bad gateway</body></html>"
-        size = len(body) + (100 if self.fault == "length" else 0)
+            body = _PAGE
+        size = len(body) + (100 if self.fault == "length" else 1 << 40 if self.fault == "endless" else 0)
         head = [(b"content-length", str(size).encode())]
         await self.send({"type": "http.response.start", "status": 200, "headers": [*_JSON, *head]})
+        while self.fault == "endless":
+            await self.raw(b" " * 65_536)
+            await asyncio.sleep(0)
         if self.fault == "cut":
             body = body[: self.ordered.at]
         await self.send({"type": "http.response.body", "body": body, "more_body": self.fault in ("cut", "length")})
@@ -111,7 +115,11 @@ class Call:
 
     async def stream(self, text: str) -> None:
         """Send an answer token by token, as far as the fault lets it."""
-        await self.send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+        head = [(b"content-length", b"1000000")] if self.fault == "length" else []
+        await self.send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, *head]})
+        if self.fault == "html":
+            await self.send({"type": "http.response.body", "body": _PAGE, "more_body": False})
+            return
         await self.begin()
         self.line.completion_tokens = self.line.reasoning_tokens = self.ordered.reasoning
         for count, token in enumerate(tokens_of(text)):
@@ -124,7 +132,9 @@ class Call:
         await self.finish()
         self.line.complete = True
         end = self.done if self.ordered.done else b""
-        await self.send({"type": "http.response.body", "body": end, "more_body": False})
+        await self.send({"type": "http.response.body", "body": end, "more_body": self.fault == "length"})
+        if self.fault == "length":
+            self.hang_up()
 
     async def _fault_at(self, count: int) -> None:
         """The fault that was ordered for this place in the stream, if any."""
@@ -133,7 +143,8 @@ class Call:
         if self.fault == "stall":
             await asyncio.Event().wait()
         while self.fault == "endless":
-            await self.raw(b": nothing\n\n" * 64)
+            await self.raw(b": nothing\n\n" * 4096)
+            await asyncio.sleep(0)  # to those who have left it is sent without waiting
         broken = b"{no json" if self.fault == "bad" else json.dumps(self.error("ordered", "ordered")).encode()
         await self.raw(b"data: " + broken + b"\n\n")
         self.fault = ""

@@ -103,6 +103,7 @@ class _Typed(msgspec.Struct, gc=False):
     type: str = "message"
 
 
+_STOP = b'{"type":"message_stop"}'
 _typed = msgspec.json.Decoder(_Typed).decode
 
 
@@ -195,7 +196,7 @@ def read_answer(body: bytes, look: Look = Look.NOTHING) -> Whole:
 class Stream:
     """One answer as it arrives in events."""
 
-    __slots__ = ("_look", "_text", "answered_as", "chars", "complete", "read_so_far", "tokens")
+    __slots__ = ("_look", "_stopped", "_text", "answered_as", "chars", "complete", "read_so_far", "tokens")
 
     def __init__(self, look: Look = Look.NOTHING) -> None:
         self._look = look
@@ -204,7 +205,7 @@ class Stream:
         self.read_so_far: Tokens | None = None
         self.answered_as = ""
         self.chars = 0
-        self.complete = False
+        self.complete = self._stopped = False
 
     @property
     def said(self) -> Said | None:
@@ -237,13 +238,15 @@ class Stream:
             case "message_delta":
                 self.complete = self.complete or (event.delta is not None and event.delta.stop_reason is not None)
                 self.tokens = _tokens(event.usage, self.read_so_far) or self.tokens
+            case "message_stop":
+                self._stopped = True
             case _:
                 pass  # pings, ends of blocks, and what the API may get later
         return (Piece(data, said),)
 
     def end(self) -> tuple[Piece, ...]:
-        """As of answer.Stream."""
-        return ()
+        """As of answer.Stream: clients wait for an end that says so."""
+        return () if self._stopped else (Piece(_STOP),)
 
 
 def _chars(block: _Written) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-MOST_BYTES = 4 << 20  # of one event; a model's chunk has some hundred
-_LINE_BYTES = 16  # that each line of it takes beside what it holds
+MOST_BYTES = 4 << 20  # up to the end of an event; a model's chunk has some hundred
 
 
 class Broken(Exception):
@@ -18,36 +17,32 @@ class Events:
     def __init__(self) -> None:
         self._rest = bytearray()  # of a line that isn't whole
         self._data: list[bytes] = []
-        self._size = 0  # of the event that isn't whole
+        self._size = 0  # that has come since an event was whole
 
     def feed(self, received: bytes) -> list[bytes]:
         """The data of each event that has become whole. Names, ids and comments are left out. Broken."""
+        self._size += len(received)
+        if self._size > MOST_BYTES:
+            raise Broken(f"it has no event within {MOST_BYTES >> 20} MiB")
         if self._rest:
             if b"\n" not in received:
                 self._rest += received
-                self._check(len(self._rest))
                 return []
             received, self._rest = bytes(self._rest) + received, bytearray()
         *lines, rest = received.split(b"\n")
-        if rest:
-            self._check(len(rest))
-            self._rest += rest
+        self._rest += rest
         found: list[bytes] = []
         for line in lines:
             if line.endswith(b"\r"):
                 line = line[:-1]  # noqa: PLW2901
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
-                self._size += _LINE_BYTES + len(line)
             elif not line and self._data:
                 found.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
-                self._data, self._size = [], 0
-        self._check(self._size)
+                self._data = []
+        if found:
+            self._size = len(rest)
         return found
-
-    def _check(self, size: int) -> None:
-        if size > MOST_BYTES:
-            raise Broken(f"an event is longer than {MOST_BYTES >> 20} MiB")
 
 
 def event(data: bytes, name: str = "") -> bytes:
