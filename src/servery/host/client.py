@@ -33,7 +33,11 @@ class Unreached(OSError):
 
 
 class Cut(OSError):
-    """The reply ended before it was whole, or isn't one of HTTP. What was sent may have had its effect."""
+    """The reply ended before it was whole, or isn't one of HTTP. What was sent may have had its effect; `begun`: it has, as
+    the head of the reply said.
+    """
+
+    begun = False
 
 
 class TooLong(Exception):
@@ -94,7 +98,9 @@ class Client:
         reply = connection.send(head, body, stream)
         try:
             await reply.arrived()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Cut):
+                error.begun = reply.status == _OK
             reply.end()
             raise
         return reply

@@ -30,6 +30,7 @@ _THE_PROMPTS_FAULT = (400, 413, 422)
 _SERVERS_FAULT = 500
 _TOO_LONG = ("context_length_exceeded", "string_above_max_length")
 _AGAIN_S = 1.0
+_FEW = 3  # durations that say what is usual
 _UNWRITTEN = (Form.EMBEDDINGS, Form.MODERATIONS)
 
 
@@ -126,7 +127,7 @@ class Exchange:
         """What was written until nobody waited for it any more: the part of an answer for which there was time."""
         learned, now_ns = self._target.learned, self._target.clock.steady_ns()
         forecast = learned.forecast(self._prompt.chars, self._prompt.most)
-        usual_ns = learned.whole.quantile(0.5, now_ns)
+        usual_ns = learned.whole.quantile(0.5, now_ns, _FEW)
         done = min((now_ns - self._began_ns) / usual_ns, 1.0) if usual_ns else 1.0
         output = 0 if self._prompt.form in _UNWRITTEN else round(forecast.output * done)
         return msgspec.structs.replace(forecast, output=output)
@@ -277,7 +278,7 @@ class Exchange:
 
     def _failed(self, error: Exception) -> Refusal:
         """What it means that no answer came, or a wrong one."""
-        self._dead = not self._began
+        self._dead = not (self._began or (isinstance(error, Cut) and error.begun))
         if isinstance(error, Unreached):
             self._billed = False
             reason, message = Reason.UPSTREAM_CUT, "its endpoint can't be reached"

@@ -34,13 +34,13 @@ class Recent:
         self._seen.append((now_ns, took_ns))
         self._new += 1
 
-    def quantile(self, share: float, now_ns: int) -> int:
-        """The duration that this share of them doesn't exceed; 0 while too few are known."""
+    def quantile(self, share: float, now_ns: int, few: int = _FEW) -> int:
+        """The duration that this share of them doesn't exceed; 0 while fewer than `few` are known."""
         seen = self._seen
         while seen and seen[0][0] < now_ns - _AGE_NS:
             seen.popleft()
             self._new += 1
-        if len(seen) < _FEW:
+        if len(seen) < few:
             return 0
         if self._new >= _SORT_AFTER or not self._sorted:
             self._sorted = sorted([took_ns for _, took_ns in seen])
@@ -54,7 +54,7 @@ class Learned:
     __slots__ = ("_answer", "_calls", "_input", "_output", "first", "whole")
 
     def __init__(self) -> None:
-        self._input = self._output = _AT_FIRST
+        self._input, self._output = _Ratio(), _Ratio()
         self._answer = _OUTPUT_AT_FIRST
         self._calls = 0
         self.first = Recent()
@@ -64,22 +64,33 @@ class Learned:
         """A vendor has said what a call took."""
         self._calls += 1
         weight = max(_WEIGHT, 1 / self._calls)
-        self._input = _towards(self._input, prompt_chars, tokens.input, weight)
-        self._output = _towards(self._output, answer_chars, tokens.output - tokens.reasoning, weight)
+        self._input.learn(prompt_chars, tokens.input, weight)
+        self._output.learn(answer_chars, tokens.output - tokens.reasoning, weight)
         self._answer += weight * (tokens.output - self._answer)
 
     def tokens(self, prompt_chars: int, answer_chars: int) -> Tokens:
         """What a call took whose vendor didn't say: never nothing."""
-        return Tokens(max(math.ceil(prompt_chars / self._input), 1), math.ceil(answer_chars / self._output))
+        return Tokens(max(self._input.tokens(prompt_chars), 1), self._output.tokens(answer_chars))
 
     def forecast(self, prompt_chars: int, most: int) -> Tokens:
         """What a call may take: as long an answer as usual, or as long as it may be."""
         output = math.ceil(self._answer)
-        return Tokens(max(math.ceil(prompt_chars / self._input), 1), min(output, most) if most else output)
+        return Tokens(max(self._input.tokens(prompt_chars), 1), min(output, most) if most else output)
 
 
-def _towards(ratio: float, chars: int, tokens: int, weight: float) -> float:
-    if chars <= 0 or tokens <= 0:
-        return ratio
-    seen = min(max(chars / tokens, _LEAST), _MOST)
-    return ratio + weight * (seen - ratio)
+class _Ratio:
+    """Characters to a token: that of all texts together, so that a sum of estimates is right, though each text differs."""
+
+    __slots__ = ("_chars", "_tokens")
+
+    def __init__(self) -> None:
+        self._chars, self._tokens = _AT_FIRST, 1.0
+
+    def learn(self, chars: int, tokens: int, weight: float) -> None:
+        if chars > 0 and tokens > 0:
+            believed = min(max(tokens, chars / _MOST), chars / _LEAST)
+            self._chars += weight * (chars - self._chars)
+            self._tokens += weight * (believed - self._tokens)
+
+    def tokens(self, chars: int) -> int:
+        return math.ceil(chars * self._tokens / self._chars)

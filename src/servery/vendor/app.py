@@ -8,7 +8,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -78,6 +78,7 @@ class Vendor:
             return
         self._number += 1
         line = Line(self._number, asked["model"], bool(asked.get("stream")), len(tokens_of(said_in(asked))))
+        line.user = _user_of(asked)
         line.cached_tokens = min(ordered.cached, line.prompt_tokens)
         faulty = bool(ordered.fault) and self._draw.random() < ordered.chance
         call = CALLS[path](path, asked, ordered, ordered.kind if faulty else "", line, send)
@@ -143,6 +144,13 @@ def said_in(asked: dict[str, Any]) -> str:
     """All that is billed of a prompt."""
     parts = [asked[name] for name in ("system", "messages", "prompt", "instructions", "input") if asked.get(name)]
     return json.dumps(parts[0] if len(parts) == 1 else parts, ensure_ascii=False)
+
+
+def _user_of(asked: dict[str, Any]) -> str:
+    """Whom the prompt names as its user; "" where it names nobody."""
+    metadata = asked.get("metadata")
+    user = asked.get("user") or (cast(dict[str, Any], metadata).get("user_id") if isinstance(metadata, dict) else "")
+    return user if isinstance(user, str) else ""
 
 
 def _sent_key(headers: dict[bytes, bytes]) -> str:

@@ -61,7 +61,9 @@ def made_up(count: int, draw: random.Random) -> str:
 
 
 class Line(msgspec.Struct):
-    """What one call is billed for. `reported`: the caller was told these tokens; `ended`: there will be no more of them."""
+    """What one call is billed for. `reported`: the caller was told these tokens; `ended`: there will be no more of them;
+    `user` is whom the prompt names as its user.
+    """
 
     number: int
     model: str
@@ -73,3 +75,4 @@ class Line(msgspec.Struct):
     complete: bool = False
     reported: bool = False
     ended: bool = False
+    user: str = ""
