@@ -21,6 +21,7 @@ import msgspec
 
 from servery.fleet.processes import ReplicaSettings, children, read_settings
 from servery.host.clock import Clock, Dice
+from servery.host.files import open_many
 from servery.host.logs import start_logs
 from servery.host.ports import address_of
 from servery.host.service import Service, Services
@@ -164,6 +165,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.targets.absent import Absent
 
     start_logs(f"worker-{settings.number}")
+    open_many()
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(_COLLECT_EVERY, 20, 50)
     clock, dice, folder = Clock(), Dice(), DataFolder(Path(settings.data))

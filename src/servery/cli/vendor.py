@@ -11,6 +11,7 @@ import typer
 import uvicorn
 import uvloop
 
+from servery.host.files import open_many
 from servery.host.rows import Unreadable
 from servery.vendor.answers import Answers, read_answers
 from servery.vendor.app import Vendor
@@ -35,6 +36,7 @@ def fake_vendor(
     With --answers it says what models once said to the same prompts, and a prompt that isn't there is a 404. GET
     /vendor/invoice says what it would have billed.
     """
+    open_many()
     recorded = _recorded(answers, prompt, answer or [])
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

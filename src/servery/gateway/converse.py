@@ -119,7 +119,8 @@ class Conversation:
             if self.entry.watch is not None:
                 tried = [call.tried() for call in self._calls]
                 self._trail.watched = (self.entry.watch, tried, not self._facts.closed)
-            self._calls = []  # they know this Conversation: a cycle would be left to the garbage collector
+            # They know this Conversation: a cycle would be left to the garbage collector.
+            self._calls, self._speaking = [], None
 
     def may_speak(self, call: Call) -> bool:
         """As of Talk. The others are given up."""

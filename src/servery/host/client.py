@@ -296,6 +296,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         self._client.lost(self)
+        self._parser = None  # it knows this connection: a cycle would be left to the garbage collector
         reply, self._reply = self._reply, None
         if reply is None:
             return

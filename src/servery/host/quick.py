@@ -12,7 +12,7 @@ import functools
 import logging
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -216,6 +216,7 @@ class Protocol(HttpToolsProtocol):
             self.waiting.disconnected = True
             self.waiting.set()
         super().connection_lost(exc)
+        self.cycle = cast(Any, None)  # it knows this connection: a cycle would be left to the garbage collector
 
     def _failed(self, cycle: QuickCycle, error: BaseException) -> None:
         log.error("a bug of ours in the HTTP face", exc_info=error)
