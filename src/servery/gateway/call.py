@@ -15,7 +15,7 @@ from servery.gateway.trail import Made
 from servery.host.clock import Clock
 from servery.host.eager import eagerly
 from servery.routing.next import Tried
-from servery.terms.reasons import Reason, Refusal
+from servery.terms.reasons import Reason, Refusal, bare
 from servery.terms.record import Role
 from servery.terms.request import Called
 from servery.terms.text import Look, Prompt, Said
@@ -216,7 +216,7 @@ class Call:
     def _end(self, failure: Refusal | None) -> None:
         """Book what it took: by the vendor's count or, where it is silent, by ours."""
         self.ended = True
-        self.failure = failure
+        self.failure = None if failure is None else bare(failure)
         if self._first_timer is not None:
             self._first_timer.cancel()
         exchange, tier = self.exchange, self.tier

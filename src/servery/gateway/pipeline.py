@@ -32,7 +32,7 @@ from servery.gateway.trials import Said, assigned
 from servery.gateway.watch import watch
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
-from servery.terms.reasons import Reason, Refusal
+from servery.terms.reasons import Reason, Refusal, bare
 from servery.terms.record import AnyLine, Outcome
 from servery.terms.request import Answer, Caller
 from servery.terms.routes import DEADLINE_MS
@@ -130,7 +130,7 @@ class Pipeline:
             return Reply(record_id, entry, answer)
         except Refusal as refusal:
             outcome, reason = outcome_of(refusal.reason), refusal.reason.word
-            return Reply(record_id, refusal=refusal)
+            return Reply(record_id, refusal=bare(refusal))
         except Left:
             return Reply(record_id)
         except asyncio.CancelledError:

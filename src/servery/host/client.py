@@ -214,7 +214,7 @@ class Reply:
         """What has come of a body since the last look; b"" at its end. Cut."""
         while not self._parts:
             if self._failure is not None:
-                raise self._failure
+                raise self._failed()
             if self.whole:
                 return b""
             self._connection.flow(True)
@@ -233,10 +233,10 @@ class Reply:
         """Until it is whole, or of a stream its head has come. Cut, TooLong."""
         while not (self.whole or (self._stream and self.status)):
             if self._failure is not None:
-                raise self._failure
+                raise self._failed()
             await self._something()
         if self._failure is not None and not self._stream:
-            raise self._failure
+            raise self._failed()
 
     def end(self) -> None:
         """Keep the connection for another call where this one is over, else close it."""
@@ -256,6 +256,12 @@ class Reply:
         if self._failure is None and not self.whole:
             self._failure = failure
             self.wake()
+
+    def _failed(self) -> Exception:
+        """The failure, of which nothing is kept here: its traceback knows this reply, and that would be a cycle."""
+        failure, self._failure = self._failure, None
+        assert failure is not None, "the caller has looked"
+        return failure
 
     def wake(self) -> None:
         """Something has come that may be waited for."""

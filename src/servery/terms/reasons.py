@@ -177,3 +177,11 @@ class Refusal(Exception):
         self.reason = reason
         self.message = message
         self.retry_after_s = retry_after_s
+
+
+def bare(refusal: Refusal) -> Refusal:
+    """The same without the frames that it came through: they know whoever keeps it, and that is a cycle, which would be left
+    to the garbage collector.
+    """
+    refusal.__traceback__ = refusal.__context__ = None
+    return refusal
