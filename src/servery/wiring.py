@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -21,12 +20,12 @@ import msgspec
 
 from servery.fleet.processes import ReplicaSettings, children, read_settings
 from servery.host.clock import Clock, Dice
-from servery.host.files import open_many
 from servery.host.logs import start_logs
 from servery.host.ports import address_of
 from servery.host.service import Service, Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Child, Lifeline, Supervisor, python
+from servery.host.tuning import SWITCH_S, tune_worker
 from servery.terms.change import Snapshot, Standing, Version
 from servery.terms.manifest import Model
 from servery.terms.placement import Placement
@@ -57,14 +56,10 @@ _FOREVER_S = 1e9  # the callers of a Replica are our own workers: they keep conn
 _SHIPPER_NICE = 10
 # Where cores are short the workers go first: they take little, and what they bring meanwhile makes larger batches.
 _REPLICA_NICE = 5
-# Requests make no reference cycles, so the collector finds next to nothing: it need not look every 700 objects.
-_COLLECT_EVERY = 50_000
 # What a process allocates and hardly touches: stacks, and the pools of its libraries.
 _RESERVED_MB = 256
 # A worker tells a Redis so often that it is there, and hears which time it is and who else is.
 _LOOK_S = 10.0
-# A thread that wants the interpreter gets it this soon; the default of 5 ms would be seen in every latency.
-_SWITCH_S = 0.0005
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -165,9 +160,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.targets.absent import Absent
 
     start_logs(f"worker-{settings.number}")
-    open_many()
-    sys.setswitchinterval(_SWITCH_S)
-    gc.set_threshold(_COLLECT_EVERY, 20, 50)
+    tune_worker()
     clock, dice, folder = Clock(), Dice(), DataFolder(Path(settings.data))
     snapshot = read_snapshot(folder.snapshot)
     manifest = snapshot.manifest
@@ -422,7 +415,7 @@ def run_replica(settings: ReplicaSettings, lifeline: Lifeline) -> None:
 
     os.nice(_REPLICA_NICE)
     start_logs(settings.name)
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     # A service manager may send these to every process. The supervisor says when: after the workers' last call.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

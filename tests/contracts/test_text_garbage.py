@@ -21,9 +21,10 @@ from servery.gateway.body import Inflow
 from servery.gateway.holdings import Holdings
 from servery.gateway.minutes import OwnMinutes
 from servery.gateway.pipeline import Pipeline
-from servery.gateway.table import compile_table
+from servery.gateway.table import Base, compile_table
 from servery.gateway.text_face import TextFace
 from servery.gateway.trained import Trained
+from servery.gateway.trials import Lease
 from servery.host.asgi import Headers, Response, Way
 from servery.host.clock import Clock, Dice
 from servery.host.http import HttpServer
@@ -31,6 +32,7 @@ from servery.host.supervisor import listen
 from servery.store.inflight import InFlight
 from servery.targets.endpoints import Endpoint
 from servery.targets.language import LanguageTarget
+from servery.terms.content import Kept
 from servery.terms.manifest import Server
 from servery.terms.record import AnyLine
 from servery.terms.text import Form
@@ -109,6 +111,13 @@ class Lines:
         self.count += 1
 
 
+class Contents:
+    """As no tenant keeps any, it's never asked."""
+
+    def keep(self, kept: Kept) -> None:
+        raise AssertionError(kept)
+
+
 @contextlib.asynccontextmanager
 async def served(manifest: Path, quickly: bool) -> AsyncGenerator[int]:
     """The port of a text face of these models."""
@@ -121,8 +130,8 @@ async def served(manifest: Path, quickly: bool) -> AsyncGenerator[int]:
         await target.start()
         targets[name, "1"] = target
     holdings = Holdings(OwnMinutes().make, lambda holder, limits: None, lambda what: None)
-    table = compile_table(snapshot, targets, b"secret", holdings, Trained())
-    text = TextFace(Pipeline(table, Lines(), clock, dice), Inflow(Server()), 0)
+    table = compile_table(snapshot, targets, {}, Base(b"secret", holdings, Lease(clock.steady_ns), Trained()))
+    text = TextFace(Pipeline(table, Lines(), Contents(), clock, dice), Inflow(Server()), 0)
     listener = listen("127.0.0.1", 0)
     server = HttpServer(Face(text, quickly), listener, receive_limit_s=20, drain_limit_s=1)
     await server.start()

@@ -56,7 +56,7 @@ def message(**more: Any) -> dict[str, Any]:
 
 
 def endless(begin: bytes, part: bytes) -> Answer:
-    def answer(_: Asked) -> Iterable[bytes]:
+    def answer(asked: Asked) -> Iterable[bytes]:
         yield b"HTTP/1.1 200 OK\r\n\r\n" + begin
         for _ in range((1 << 30) // len(part)):
             yield part

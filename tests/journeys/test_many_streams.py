@@ -15,7 +15,7 @@ import pytest
 
 from fake_vendor import FakeVendor
 from living import Living, running, until
-from servery.host.files import open_many
+from servery.host.tuning import open_many
 from streaming import Heard, answered, hear_all, play
 
 STREAMS = 1_000

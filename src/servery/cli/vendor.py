@@ -11,8 +11,8 @@ import typer
 import uvicorn
 import uvloop
 
-from servery.host.files import open_many
 from servery.host.rows import Unreadable
+from servery.host.tuning import open_many
 from servery.vendor.answers import Answers, read_answers
 from servery.vendor.app import Vendor
 

@@ -15,7 +15,7 @@ class Events:
     __slots__ = ("_data", "_rest", "_size")
 
     def __init__(self) -> None:
-        self._rest = bytearray()  # of a line that isn't whole
+        self._rest: bytearray = bytearray()  # of a line that isn't whole
         self._data: list[bytes] = []
         self._size = 0  # that has come since an event was whole
 
