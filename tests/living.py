@@ -20,6 +20,8 @@ import psutil
 
 from server import READY_S, Reply, Server
 from servery.cli.child import free_port, servery_command
+from servery.host.channel import connect_to
+from servery.host.settings import DataFolder
 
 TESTS = Path(__file__).parent
 PROMISE_NS = 50_000_000  # a Record is safe this long after its answer
@@ -72,6 +74,13 @@ class Client:
         self.process.wait(40)
         return self.answers()
 
+    def end(self) -> None:
+        """Nothing of it is left, also when nobody stopped it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.kill()
+        self.process.wait()
+
 
 class Living(Server):
     """A Server that is started and ended by the test's own steps."""
@@ -79,6 +88,7 @@ class Living(Server):
     def __init__(self, folder: Path, manifest: Mapping[str, Any], *options: str) -> None:
         super().__init__(folder, manifest, *options)
         self.port = free_port()
+        self._clients: list[Client] = []
 
     def begin(self, **popen: Any) -> Self:
         """Start the process, and no more. What it writes is added to what an earlier one wrote."""
@@ -100,6 +110,8 @@ class Living(Server):
 
     def __exit__(self, *_: object) -> None:
         """Whatever the test did: nothing of it is left."""
+        for client in self._clients:
+            client.end()
         left = [self.process.pid] if self.process and self.process.poll() is None else []
         for pid in left:
             for child in psutil.Process(pid).children(recursive=True):
@@ -172,7 +184,16 @@ class Living(Server):
         return found
 
     def client(self, called: str, body: str, connections: int = 4) -> Client:
-        return Client(self.folder, self.port, called, body, connections)
+        self._clients.append(Client(self.folder, self.port, called, body, connections))
+        return self._clients[-1]
+
+    def controlled(self) -> bool:
+        """Whether a controller answers the commands of this user."""
+        try:
+            connect_to(DataFolder(self.data).admin).close()
+        except OSError:  # it starts again
+            return False
+        return True
 
     def ids(self) -> list[str]:
         """The ids of all Records in the ledger."""

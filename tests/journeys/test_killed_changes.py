@@ -73,6 +73,7 @@ def begin(folder: Path) -> Faulty:
 
 def carry_out(server: Faulty, point: str, old: str, new: str) -> bool:
     """One change whose controller dies at `point`; whether it is in effect."""
+    until(server.controlled, said=server.written)
     known = len(list(server.state().entries()))
     controller = server.child("controller").pid
     server.fault.write_text(point)

@@ -14,7 +14,7 @@ import pytest
 
 import artifacts
 from fake_vendor import FakeVendor
-from living import servery
+from living import apply
 from server import Reply, Server, tensor
 
 pytestmark = pytest.mark.timeout(120)
@@ -330,10 +330,10 @@ def test_a_limit_that_changes_keeps_what_was_counted(vendor: FakeVendor, tmp_pat
         written = json.loads(server.manifest.read_text())
         written["routes"]["chat"]["limits"] = {"requests_per_minute": 5}
         server.manifest.write_text(json.dumps(written))
-        done = servery("apply", server.manifest, "--data", server.data)
+        done = apply(server)
         assert done.returncode == 0, done.stdout + done.stderr
         assert [chat(server).status for _ in range(3)] == [200] * 2 + [429]
         written["counters"] = {"on_unavailable": "refuse"}
         server.manifest.write_text(json.dumps(written))
-        done = servery("apply", server.manifest, "--data", server.data)
+        done = apply(server)
         assert "counters.on_unavailable: it is local_share now and can't become refuse" in done.stdout + done.stderr
