@@ -18,12 +18,12 @@ from typing import Any
 
 import msgspec
 
-from servery import wiring
 from servery.cli import app
 from servery.control import journal, loop
 from servery.host.supervisor import python
 from servery.store.state import State
 from servery.terms.messages import Acknowledged
+from servery.wiring import __main__, supervisor
 
 
 class Fault:
@@ -100,16 +100,16 @@ def main() -> None:
     if arguments[0] == "servery.wiring":
         arm(Fault(Path(path)))
         sys.argv = arguments
-        wiring.main()
+        __main__.main()
         return
-    plain: Any = vars(wiring)["_command"]
+    plain = supervisor.command
 
     def command(kind: str, settings: msgspec.Struct) -> tuple[str, ...]:
         if kind != "controller":
             return plain(kind, settings)
         return python(__file__, path, "servery.wiring", kind, msgspec.json.encode(settings).decode())
 
-    put(wiring, "_command", command)
+    put(supervisor, "command", command)
     sys.argv = ["servery", *arguments]
     app.main()
 

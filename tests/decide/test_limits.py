@@ -128,7 +128,7 @@ WITHOUT = """
 import sys
 from pathlib import Path
 sys.modules["redis"] = None
-import servery.wiring
+import servery.wiring.supervisor
 from servery.control.apply import check
 for problem in check(Path(sys.argv[1])).problems:
     print(problem)

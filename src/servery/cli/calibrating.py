@@ -21,7 +21,7 @@ from servery.terms.change import Served, Version
 from servery.terms.manifest import Manifest, Model
 from servery.terms.routes import Route, Tier
 from servery.terms.tensors import Signature
-from servery.wiring import runtime_of
+from servery.wiring.loading import runtime_of
 
 LEAST_ROWS = 30
 

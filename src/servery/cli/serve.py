@@ -12,7 +12,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from servery import wiring
 from servery.control.apply import check, into
 from servery.control.starting import start
 from servery.host.cores import usable_cores
@@ -20,6 +19,7 @@ from servery.host.logs import start_logs
 from servery.host.ports import address_of, hold
 from servery.host.settings import DataFolder, FolderTaken
 from servery.host.supervisor import is_loopback, listen
+from servery.wiring.supervisor import Listeners, supervise
 
 
 def up(
@@ -74,7 +74,7 @@ def up(
                 _say(f"serving on {address}: {'; '.join(dict.fromkeys(words.values()))}")
 
     _say(f"starting on {address}{also} (records in {folder.path}; process {os.getpid()})")
-    if not asyncio.run(wiring.supervise(folder, lock, manifest, started.snapshot, listeners, said).run()):
+    if not asyncio.run(supervise(folder, lock, manifest, started.snapshot, listeners, said).run()):
         _fail(
             "not stopped in order: what was in flight is cut, and Records that wait in the spool go on at the next start"
         )
@@ -114,9 +114,9 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _listen(host: str, http_port: int, grpc_port: int | None) -> wiring.Listeners:
+def _listen(host: str, http_port: int, grpc_port: int | None) -> Listeners:
     http = _bind(listen, host, http_port, "--port")
-    return wiring.Listeners(http, None if grpc_port is None else _bind(hold, host, grpc_port, "--grpc-port"))
+    return Listeners(http, None if grpc_port is None else _bind(hold, host, grpc_port, "--grpc-port"))
 
 
 def _bind(bind: Callable[[str, int], socket.socket], host: str, port: int, option: str) -> socket.socket:

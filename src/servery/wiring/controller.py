@@ -1,0 +1,64 @@
+"""The controller: the admin API, and the one who publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from servery.host.clock import Clock, Dice
+from servery.host.logs import start_logs
+from servery.host.service import Services
+from servery.host.settings import DataFolder
+from servery.host.supervisor import NOW, Lifeline
+from servery.terms.change import Snapshot
+from servery.wiring.commands import FLEET_WORD, ControllerSettings, needed_replicas
+
+
+def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
+    """The controller: the admin API, and the one who publishes."""
+    from servery.control.apply import read_snapshot, write_whole
+    from servery.control.journal import Journal
+    from servery.control.loop import Again, Controller
+    from servery.control.observe import Watch
+    from servery.control.rollouts import Rollouts
+    from servery.host.channel import listen_at
+    from servery.host.http import HttpServer
+    from servery.store.rollouts import RolloutBook
+    from servery.web.admin import AdminFace, by_socket
+    from servery.web.operations import operations
+
+    start_logs("controller")
+    folder = DataFolder(Path(settings.data))
+
+    def fleet(snapshots: Sequence[Snapshot]) -> None:
+        """Have the supervisor run what these need, and nothing else."""
+        needed = {child: None for one in snapshots for child in needed_replicas(one, folder)}
+        write_whole(folder.fleet, msgspec.json.encode(list(needed)))
+        lifeline.say(FLEET_WORD)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):  # the supervisor says when: after the workers
+            loop.add_signal_handler(number, lambda: None)
+        loop.add_signal_handler(NOW, stop.set)
+        lifeline.when_ended(stop.set)
+        snapshot = read_snapshot(folder.snapshot)
+        controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
+        rollouts = Rollouts(controller, RolloutBook(folder.state, folder.heads), Watch(folder.ledger), Clock(), Dice())
+        face = AdminFace(operations(controller, rollouts), by_socket, here=True)
+        admin = HttpServer(face, listen_at(folder.admin), 20.0, 1.0)
+        services = Services([controller, rollouts, admin])
+        await services.start()
+        again = Again(controller)
+        loop.add_signal_handler(signal.SIGHUP, again.ask)
+        lifeline.say("ready")
+        await stop.wait()
+        await again.drain()
+        await services.drain()
+
+    asyncio.run(serve())
