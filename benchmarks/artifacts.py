@@ -21,7 +21,8 @@ KEY = "bench-key-of-a-loopback-benchmark"  # nothing but this benchmark accepts 
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A request as wrk sends it, or with `grpc` the message that grpc_load.py does. `header_length` is 0 for JSON.
+    """A request as wrk sends it, with `grpc` the message that grpc_load.py does, with `stream` what first_token.py asks.
+    `header_length` is 0 for JSON.
 
     Where `answer` is given, every answer must be what this file holds; over gRPC, where not, what the first one was.
     """
@@ -30,6 +31,7 @@ class Ask(msgspec.Struct, frozen=True):
     body: Path
     header_length: int = 0
     grpc: bool = False
+    stream: bool = False
     answer: Path | None = None
     path: str = ""  # where it isn't an infer call
     headers: tuple[str, ...] = ()  # besides, as "name: value"

@@ -27,6 +27,7 @@ import servers
 from artifacts import KEY, Ask, write_manifest
 from books import Books
 from contenders import ENVIRONMENTS, install
+from fixed_model import PROMPT, nginx
 from load import run
 from pairs import Result, Row, Side, measure
 from processes import Failed, Tree
@@ -35,32 +36,6 @@ HERE = Path(__file__).parent
 GATEWAY_CORE, CLIENT_CORE = 0, 1
 PATH = "/v1/chat/completions"
 PORTKEY = "@portkey-ai/gateway@1.15.2"
-ANSWER = {
-    "id": "c-1",
-    "object": "chat.completion",
-    "created": 1_700_000_000,
-    "model": "fixed-2026",
-    "choices": [
-        {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "content": "The quick brown fox jumps over the lazy dog, which does not mind.",
-            },
-            "logprobs": None,
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {"prompt_tokens": 23, "completion_tokens": 18, "total_tokens": 41},
-}
-PROMPT = {
-    "model": "chat",
-    "messages": [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": "Tell me about foxes and dogs, in one sentence please."},
-    ],
-    "max_tokens": 64,
-}
 
 
 class Gateway(msgspec.Struct, frozen=True):
@@ -180,20 +155,41 @@ def say(line: str) -> None:
 
 
 def _measure(gateway: Gateway, pairs: int, seconds: float) -> tuple[list[Result], float]:
-    """Both gateways up before one upstream, then 64, 16 and 1 in flight; and the upstream's own rate at 64."""
+    """64, 16 and 1 in flight, beside the bare relay streams too; and the upstream's own rate at 64."""
+    relay = gateway.command is _relay
+
+    def chats(ask: Ask) -> list[Row]:
+        return [
+            Row("chat, 64 in flight", ask, 64, bar=gateway.bar),
+            Row("chat, 16 in flight", ask, 16),
+            Row("chat, 1 in flight, p50", ask, 1, bar=1.4 if relay else None, latency=True),
+        ]
+
+    def first_tokens(ask: Ask) -> list[Row]:
+        return [Row("stream, 1 in flight, p50 of the first token", ask, 1, bar=1.5, latency=True)]
+
+    results, direct = _beside(gateway, chats, pairs, seconds)
+    if relay:
+        results += _beside(gateway, first_tokens, pairs, seconds, stream=True)[0]
+    return results, direct
+
+
+def _beside(
+    gateway: Gateway, rows: Callable[[Ask], list[Row]], pairs: int, seconds: float, *, stream: bool = False
+) -> tuple[list[Result], float]:
+    """Both gateways up before one upstream, for all rows."""
     with tempfile.TemporaryDirectory(prefix="servery-llm-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         upstream, port, ours = (servers.free_port() for _ in range(3))
         body = folder / "prompt.json"
-        body.write_text(json.dumps(PROMPT))
-        ask = Ask("chat", body, path=PATH, headers=gateway.headers(upstream))
+        body.write_text(json.dumps({**PROMPT, "stream": True} if stream else PROMPT))
+        ask = Ask("chat", body, stream=stream, path=PATH, headers=gateway.headers(upstream))
         data = folder / "data"
+        manifest = _manifest(folder, ours, upstream)
         with (
-            Tree(_nginx(folder, upstream), CLIENT_CORE, folder / "nginx.log", folder) as model,
+            Tree(nginx(folder, upstream, stream=stream), CLIENT_CORE, folder / "nginx.log", folder) as model,
             Tree(gateway.command(folder, port, upstream), GATEWAY_CORE, folder / "gateway.log", folder) as theirs,
-            Tree(
-                servers.servery(_manifest(folder, ours, upstream), data), GATEWAY_CORE, folder / "s.log", folder
-            ) as tree,
+            Tree(servers.servery(manifest, data), GATEWAY_CORE, folder / "s.log", folder) as tree,
         ):
             books = Books(data / "ledger.db")
             model.wait_until(lambda: servers.answers(upstream), "nginx")
@@ -201,14 +197,10 @@ def _measure(gateway: Gateway, pairs: int, seconds: float) -> tuple[list[Result]
             tree.wait_until(lambda: servers.answers(ours, "/v2/health/ready"), "Servery")
             run(tree, ours, ask, 1, 1)  # the ledger begins with the first Record
             tree.wait_until(books.ready, "the ledger")
-            direct = run(model, upstream, ask, 64, seconds).per_second
+            direct = run(model, upstream, msgspec.structs.replace(ask, stream=False), 64, seconds).per_second
             other, floor = Side("Servery", tree, ours, books), Side(gateway.name, theirs, port, stands_still=True)
-            rows = [
-                Row("chat, 64 in flight", ask, 64, bar=gateway.bar),
-                Row("chat, 16 in flight", ask, 16),
-                Row("chat, 1 in flight, p50", ask, 1, bar=1.4 if gateway.command is _relay else None, latency=True),
-            ]
-            return [measure(row, floor, other, pairs=pairs, seconds=seconds, say=say) for row in rows], direct
+            measured = [measure(row, floor, other, pairs=pairs, seconds=seconds, say=say) for row in rows(ask)]
+            return measured, direct
 
 
 def _enough(results: list[Result], direct: float) -> str:
@@ -216,18 +208,6 @@ def _enough(results: list[Result], direct: float) -> str:
     most = max(max(pair.floor.run.per_second, pair.other.run.per_second) for one in results for pair in one.pairs)
     word = "enough" if direct >= 2 * most else "TOO LITTLE, so this doesn't count"
     return f"the upstream by itself answers {direct:,.0f}/s, {direct / most:.1f} × the fastest gateway: {word}"
-
-
-def _nginx(folder: Path, port: int) -> list[str]:
-    answer = json.dumps(ANSWER, separators=(",", ":"))
-    (folder / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
-        "events { worker_connections 4096; }\n"
-        "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; default_type application/json;\n"
-        f"client_body_temp_path {folder}/body;\n"
-        f"server {{ listen 127.0.0.1:{port}; location / {{ return 200 '{answer}'; }} }} }}\n"
-    )
-    return ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
 def _manifest(folder: Path, port: int, upstream: int) -> Path:

@@ -1,4 +1,4 @@
-"""One run of wrk, or for gRPC of grpc_load.py, against one server, and what it saw."""
+"""One run of wrk, for gRPC of grpc_load.py, for streams of first_token.py, against one server, and what it saw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ SCRIPT = Path(__file__).with_name("post.lua")
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What wrk saw, and the CPU seconds that the server's tree and wrk used meanwhile."""
+    """What wrk saw, and the CPU seconds that the server's tree and wrk used meanwhile. Of streams the times are those until
+    the first token.
+    """
 
     requests: int
     seconds: float
@@ -53,7 +55,8 @@ class Run(msgspec.Struct, frozen=True):
 
 def run(tree: Tree, port: int, ask: Ask, in_flight: int, seconds: float) -> Run:
     """Keep `in_flight` requests going for `seconds`, from the core that the caller is on."""
-    command = _grpc(port, ask, in_flight, seconds) if ask.grpc else _wrk(port, ask, in_flight, seconds)
+    way = _grpc if ask.grpc else _first_token if ask.stream else _wrk
+    command = way(port, ask, in_flight, seconds)
     before, wrk_before = tree.cpu_s(), _children_cpu_s()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     cpu_s, wrk_cpu_s = tree.cpu_s() - before, _children_cpu_s() - wrk_before
@@ -73,6 +76,12 @@ def _wrk(port: int, ask: Ask, in_flight: int, seconds: float) -> list[str]:
 def _grpc(port: int, ask: Ask, in_flight: int, seconds: float) -> list[str]:
     script = SCRIPT.with_name("grpc_load.py")
     return [sys.executable, str(script), str(port), str(ask.body), KEY, str(in_flight), str(seconds)]
+
+
+def _first_token(port: int, ask: Ask, in_flight: int, seconds: float) -> list[str]:
+    assert in_flight == 1, "first_token.py asks for one stream after the other"
+    script = SCRIPT.with_name("first_token.py")
+    return [sys.executable, str(script), str(port), ask.path, str(ask.body), KEY, str(seconds), *ask.headers]
 
 
 def _children_cpu_s() -> float:
