@@ -86,7 +86,7 @@ def arm(fault: Fault) -> None:
     put(journal.Journal, "begin", beginning)
     put(journal.Journal, "step", fault.around_slow(stepping, journal.Journal.step))
     put(journal.Journal, "end", fault.around_slow(lambda *_: "end", journal.Journal.end))
-    put(State, "_write_head", fault.around(lambda *_: "head", vars(State)["_write_head"]))
+    put(State, "write_head", fault.around(lambda *_: "head", State.write_head))
     put(loop, "publish", fault.around(lambda *_: "publish", loop.publish))
     put(loop.Controller, "_hear", fault.around(heard, vars(loop.Controller)["_hear"]))
 
