@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servery.routing import next as routing
-from servery.routing.next import Facts, Kind, Plan, Step, Try, explored, first_step
+from servery.routing.next import Facts, Kind, Plan, Step, Try, chances, explored, first_step
 
 STEPS = tuple(Step(f"t{at}") for at in range(4))
 LOTS = 4_000
@@ -26,7 +26,7 @@ def test_a_propensity_is_how_often_that_step_is_asked_first(
 ) -> None:
     plan, facts = Plan(kind, STEPS), Facts(1, 10**12, closed, first)
     seen: Counter[int] = Counter()
-    chances: dict[int, float] = {}
+    told_of: dict[int, float] = {}
     for at in range(LOTS):
         told, chance, drawn = explored(plan, facts, share, at / LOTS)
         decision = routing.next(plan, (), told, 0)
@@ -34,11 +34,14 @@ def test_a_propensity_is_how_often_that_step_is_asked_first(
         assert decision.step not in closed
         assert drawn or decision.step == first_step(plan, facts)
         seen[decision.step] += 1
-        assert chances.setdefault(decision.step, chance) == chance
-    assert {step: count / LOTS for step, count in seen.items()} == pytest.approx(chances, abs=2 / LOTS)
+        assert told_of.setdefault(decision.step, chance) == chance
+    assert {step: count / LOTS for step, count in seen.items()} == pytest.approx(told_of, abs=2 / LOTS)
     if share > 4 / LOTS:
         assert seen.keys() == set(range(4)) - closed
-        assert sum(chances.values()) == pytest.approx(1)
+        assert sum(told_of.values()) == pytest.approx(1)
+    foretold = chances(plan, facts, share)
+    assert {step: foretold[step] for step in told_of} == pytest.approx(told_of)
+    assert sum(foretold) == pytest.approx(1)
 
 
 def test_without_a_share_nothing_is_drawn() -> None:

@@ -44,6 +44,7 @@ COMMANDS = (
         "content", "servery.cli.content", "app", "Content: what was asked and answered, where it is kept.", group=True
     ),
     Command("route", "servery.cli.route", "app", "Routes: calibrate a cascade's thresholds.", group=True),
+    Command("policy", "servery.cli.policy", "app", "Policies: what another one would have been worth.", group=True),
     Command("router", "servery.cli.router", "app", "Routers: learn which of two models a prompt needs.", group=True),
     Command("verifier", "servery.cli.verifier", "app", "Verifiers: learn which answers in text may stand.", group=True),
     Command(

@@ -52,13 +52,21 @@ def read_recorded(asking: Asking) -> tuple[Answered, tuple[Fact, ...], str]:
         raise Unusable(str(error)) from None
     wanted = _wanted(asking, manifest)
     found = _found(folder, asking, wanted, now_ns)
-    with opened(folder) as store, audited(folder, "router train", asking.route) as evidence:
-        facts = _may_be_used(found.facts, asking, manifest)
-        prompts = _prompts(store, sealer_of(folder), [fact.record_id for fact in facts], manifest, now_ns)
-        evidence.update({"tenant": asking.tenant, "read": len(prompts)})
+    facts = _may_be_used(found.facts, asking, manifest)
+    ids = [fact.record_id for fact in facts]
+    prompts = prompts_of(folder, "router train", asking.route, ids, asking.tenant)
     found = msgspec.structs.replace(found, facts=facts)
     answered, known = with_prompts(found, wanted, prompts.get)
     return answered, known, _told(found, known, wanted)
+
+
+def prompts_of(folder: DataFolder, act: str, route: str, ids: list[bytes], tenant: str = "") -> dict[bytes, str]:
+    """What the prompts of these Records say, as far as Content holds them; the reading leaves an entry in the audit."""
+    manifest, now_ns = read_snapshot(folder.snapshot).manifest, Clock().wall_ns()
+    with opened(folder) as store, audited(folder, act, route) as evidence:
+        prompts = _prompts(store, sealer_of(folder), ids, manifest, now_ns)
+        evidence.update({"tenant": tenant, "read": len(prompts)})
+    return prompts
 
 
 def _wanted(asking: Asking, manifest: Manifest) -> Wanted:

@@ -206,6 +206,15 @@ def explored(plan: Plan, facts: Facts, share: float, lot: float) -> tuple[Facts,
     return (msgspec.structs.replace(facts, first=step) if drawn else facts), chance, drawn
 
 
+def chances(plan: Plan, facts: Facts, share: float) -> tuple[float, ...]:
+    """By step, the probability with which `explored` asks it first; all 0 where no step is open."""
+    picked, steps = first_step(plan, facts), range(len(plan.steps))
+    if picked is None:
+        return (0.0,) * len(plan.steps)
+    even = share / len([step for step in steps if step not in facts.closed])
+    return tuple([0.0 if step in facts.closed else even + (1 - share) * (step == picked) for step in steps])
+
+
 def _first(plan: Plan, facts: Facts, now: int) -> Decision:
     if now >= facts.deadline_ns:
         return Refuse(Reason.DEADLINE_EXCEEDED)
