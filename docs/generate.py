@@ -1,4 +1,4 @@
-"""Write docs/manifest.md and docs/reasons.md from the types. `--check` only says whether they are current."""
+"""Write docs/manifest.md, reasons.md and admin.md from the types. `--check` only says whether they are current."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import msgspec.inspect as mi
 from servery.control.words import expected, optional, plain
 from servery.terms.manifest import Manifest
 from servery.terms.reasons import Reason
+from servery.web.openapi import PREFIX
+from servery.web.operations import OPERATIONS, Query
 from servery.wire.status import GRPC_STATUS, HTTP_STATUS
 
 FOLDER = Path(__file__).parent
@@ -78,6 +80,110 @@ This page is written by `docs/generate.py` from `src/servery/terms/reasons.py` a
 | Reason | HTTP | gRPC | Who acts | Again | Meaning |
 |---|---|---|---|---|---|
 """
+
+ADMIN_HEAD = """\
+# The admin API
+
+All that `servery plan`, `apply`, `history`, `audit`, `rollout`, `model` and `status` do, over HTTP. It is there twice: as a socket in the data
+folder, which only this machine's user can open (the commands use it), and over TCP where the manifest declares `admin`. Without that part
+nobody reaches it over a network.
+
+## Open it
+
+```sh
+servery key new --admin operator --id ops
+```
+
+prints a key once, and lines for the manifest that hold only its hash:
+
+```yaml
+admin:
+  keys:
+    - id: ops
+      sha256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
+      role: operator
+      expires: "2027-01-31"
+```
+
+`servery apply` opens the door, and `servery up` prints where it is: `admin API on http://127.0.0.1:8002`. A key that is taken out of the
+manifest is refused as soon as that is applied; without `admin` the door is shut. A `viewer` may look: also at old manifests, which hold no
+secrets but the hashes of keys. An `operator` may also change what is served, and has to say why. The audit calls either `key:ID`.
+
+Only loopback is served without TLS. For other machines write `host` and `tls`, or put a proxy that ends TLS before it:
+
+```yaml
+admin:
+  host: 0.0.0.0
+  names: [servery.example]
+  tls: {cert: tls/cert.pem, key: tls/key.pem, client_ca: tls/operators.pem}
+  keys: [...]
+```
+
+The files are read again when they change. With `client_ca` only a caller whose certificate one of these authorities signed is heard at all.
+
+## Ask it
+
+Every command that has `--server` works from anywhere:
+
+```sh
+export SERVERY_KEY=sv_...
+servery status --server http://127.0.0.1:8002
+servery plan --server http://127.0.0.1:8002
+servery apply --server http://127.0.0.1:8002 --yes --reason "the model of May"
+servery audit verify --server http://127.0.0.1:8002
+```
+
+A manifest isn't sent: the one that is served is read again where it lies. Commands trust the authorities that the system trusts, or those in the
+file `SERVERY_CA`; `SERVERY_CLIENT_CERT` names a PEM file with a certificate and its key. They don't send a key over plain HTTP to another machine.
+
+The same with curl, which gets the key where `ps` doesn't show it:
+
+```sh
+api=http://127.0.0.1:8002PREFIX
+ask() { printf 'header = "Authorization: Bearer %s"\\n' "$SERVERY_KEY" | curl -sS -K - "$@"; echo; }
+ask $api/status
+ask $api/plan -d '{}'
+ask $api/apply -d '{"reason": "the model of May"}'
+ask "$api/audit?most=10"
+ask $api/openapi.json -o openapi.json
+```
+
+`openapi.json` describes all of it in OpenAPI 3.1, for clients that are generated.
+
+## What it answers
+
+JSON. An error is `{"error": what is wrong and what to do, "reason": a word of [Reasons](reasons.md)}`, with `problems` where a manifest has some (422).
+
+| Status | When |
+|---|---|
+| 401 | No key, a wrong one, one that has expired |
+| 403 | A viewer who wants to change something; a Host that isn't in `names`; a page of another site (`Origin`, `Sec-Fetch-Site`) |
+| 429 | 20 attempts from an address (of IPv6: a /64) in a minute had no valid key. A valid one is taken all the same |
+| 400, 404, 409, 413, 422 | What is asked for can't be, and why |
+| 503 | The state can't be used now |
+
+There is no CORS: a web page can't ask it. Bodies are at most 1 MiB and have to arrive within 20 s; 256 connections are held at most. What is
+refused is counted in the log once a minute, without what was sent.
+
+## Everything that can be asked
+
+Paths follow `PREFIX`. This page is written by `docs/generate.py` from `src/servery/web/operations.py`.
+
+| Ask | Role | What it does |
+|---|---|---|
+"""
+
+
+def admin_page() -> str:
+    rows = (
+        f"| `{one.method} {one.path.replace(':path', '')}`{_asked(one.query)} | {one.role} | {_cell(one.summary)} |\n"
+        for one in OPERATIONS
+    )
+    return ADMIN_HEAD.replace("PREFIX", PREFIX) + "".join(rows)
+
+
+def _asked(query: tuple[Query, ...]) -> str:
+    return "".join(f", `{one.name}`: {one.meaning}" for one in query)
 
 
 def manifest_page() -> str:
@@ -149,7 +255,7 @@ def _anchor(path: str) -> str:
 
 
 def main() -> None:
-    pages = {"manifest.md": manifest_page(), "reasons.md": reasons_page()}
+    pages = {"manifest.md": manifest_page(), "reasons.md": reasons_page(), "admin.md": admin_page()}
     if sys.argv[1:] == ["--check"]:
         stale = [n for n, text in pages.items() if not (FOLDER / n).exists() or (FOLDER / n).read_text("utf-8") != text]
         if stale:

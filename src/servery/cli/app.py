@@ -36,6 +36,8 @@ COMMANDS = (
     Command("up", "servery.cli.serve", "up", "Serve what a manifest declares."),
     Command("plan", "servery.cli.plan", "plan", "Show what apply would do, for callers and for money."),
     Command("apply", "servery.cli.apply", "apply", "Have a running Servery serve what its manifest declares now."),
+    Command("status", "servery.cli.status", "status", "What a running Servery serves, and who answers by it."),
+    Command("model", "servery.cli.model", "app", "Models: load, unload, and the versions that are held.", group=True),
     Command("history", "servery.cli.history", "history", "What was published, when, by whom and why."),
     Command("audit", "servery.cli.audit", "app", "Who changed what, and whether that was altered since.", group=True),
     Command("rollout", "servery.cli.rollout", "app", "Rollouts: what is being rolled out, and by hand.", group=True),
@@ -53,7 +55,7 @@ COMMANDS = (
         "fake_vendor",
         "A vendor of language models for trials: made-up answers, ordered faults, its own invoice.",
     ),
-    Command("key", "servery.cli.key", "app", "API keys of tenants.", group=True),
+    Command("key", "servery.cli.key", "app", "API keys of tenants, and keys of the admin API.", group=True),
     Command("schema", "servery.cli.manifest", "schema", "Print the JSON Schema of the manifest, for editors."),
 )
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import secrets
-from typing import Annotated
+from datetime import date
+from typing import Annotated, Literal
 
 import msgspec
 import typer
@@ -22,28 +23,62 @@ _YAML_WORDS = ("true", "false", "null")
 
 @app.callback()
 def keys() -> None:
-    """API keys of tenants."""
+    """API keys of tenants, and keys of the admin API."""
 
 
 @app.command()
 def new(
-    tenant: Annotated[str, typer.Argument(help="The tenant that the key is for.")],
-    key_id: Annotated[str, typer.Option("--id", help="What the key is called in the manifest and in Records.")] = "k1",
+    tenant: Annotated[str, typer.Argument(help="The tenant that the key is for.")] = "",
+    key_id: Annotated[
+        str, typer.Option("--id", help="What the key is called in the manifest, in Records and in the audit.")
+    ] = "k1",
+    admin: Annotated[
+        Literal["viewer", "operator"] | None,
+        typer.Option(help="Make a key of the admin API instead: for one who may look, or also change things."),
+    ] = None,
+    expires: Annotated[str, typer.Option(help="With --admin: the day from which on it is refused.")] = "",
 ) -> None:
     """Make a key of 256 random bits, print it once, and the lines to paste into the manifest: they hold only its hash."""
-    for what, name in (("TENANT", tenant), ("--id", key_id)):
-        try:
-            msgspec.convert(name, Name)
-        except msgspec.ValidationError:
-            raise typer.BadParameter("write 1 to 128 printable characters", param_hint=what) from None
-        if name != name.strip():
-            raise typer.BadParameter("a name may not begin or end with a space", param_hint=what)
+    if admin is None and not tenant:
+        raise typer.BadParameter("name the tenant; or --admin ROLE for a key of the admin API", param_hint="TENANT")
+    if admin is not None and tenant:
+        raise typer.BadParameter("a key of the admin API is no tenant's: leave TENANT out", param_hint="TENANT")
+    if expires and admin is None:
+        raise typer.BadParameter("only a key of the admin API expires by itself", param_hint="--expires")
+    _check_day(expires)
+    for what, name in (("--id", key_id),) if admin else (("TENANT", tenant), ("--id", key_id)):
+        _check_name(what, name)
     key = new_key()
-    typer.echo(f"The key, shown only now (send it as `Authorization: Bearer …` or `x-api-key: …`):\n\n  {key}\n")
+    sent = "`Authorization: Bearer …`" + ("; commands take it from SERVERY_KEY" if admin else " or `x-api-key: …`")
+    typer.echo(f"The key, shown only now (send it as {sent}):\n\n  {key}\n")
     typer.echo("The lines for the manifest:\n")
-    typer.echo(
-        f'tenants:\n  {_yaml(tenant)}:\n    keys:\n      - id: {_yaml(key_id)}\n        sha256: "{hash_of(key)}"'
-    )
+    typer.echo(_admin_lines(key, key_id, admin, expires) if admin else _tenant_lines(key, key_id, tenant))
+
+
+def _tenant_lines(key: str, key_id: str, tenant: str) -> str:
+    return f'tenants:\n  {_yaml(tenant)}:\n    keys:\n      - id: {_yaml(key_id)}\n        sha256: "{hash_of(key)}"'
+
+
+def _admin_lines(key: str, key_id: str, role: str, expires: str) -> str:
+    until = f'\n      expires: "{expires}"' if expires else ""
+    return f'admin:\n  keys:\n    - id: {_yaml(key_id)}\n      sha256: "{hash_of(key)}"\n      role: {role}{until}'
+
+
+def _check_name(what: str, name: str) -> None:
+    try:
+        msgspec.convert(name, Name)
+    except msgspec.ValidationError:
+        raise typer.BadParameter("write 1 to 128 printable characters", param_hint=what) from None
+    if name != name.strip():
+        raise typer.BadParameter("a name may not begin or end with a space", param_hint=what)
+
+
+def _check_day(expires: str) -> None:
+    try:
+        if expires and date.fromisoformat(expires).isoformat() != expires:
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(f"write a day such as 2027-01-31, not {expires!r}", param_hint="--expires") from None
 
 
 def new_key() -> str:

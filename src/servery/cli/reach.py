@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import ssl
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ import typer
 from servery.host.channel import connect_to
 from servery.host.settings import DataFolder
 from servery.terms.change import Problem
+from servery.terms.server import on_loopback
 
 if TYPE_CHECKING:
     from servery.store.state import State
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 PREFIX = "/servery/admin/v1"
 # Loading may take minutes; the controller gives up by itself before this.
 _LIMIT_S = 1300.0
+_CERTIFICATE = "name the file of yours and its key in SERVERY_CLIENT_CERT"
 
 Value = TypeVar("Value")
 
@@ -53,7 +57,9 @@ class _Failure(msgspec.Struct, frozen=True):
 class Reach:
     """One controller. Each method: Unreached, Cut, Failed."""
 
-    def __init__(self, connect: type[http.client.HTTPConnection] | None, folder: DataFolder, server: str) -> None:
+    def __init__(
+        self, connect: Callable[[], http.client.HTTPConnection] | None, folder: DataFolder, server: str
+    ) -> None:
         self._connect = connect
         self._folder = folder
         self._server = server
@@ -79,8 +85,12 @@ class Reach:
             connection.request(method, urlsplit(self._server).path.rstrip("/") + PREFIX + path, body, fields)
             reply = connection.getresponse()
             content = reply.read()
+        except ssl.SSLError as error:  # with TLS 1.3 a server refuses a caller's certificate after the handshake
+            raise Unreached(self._nobody(error)) from None
         except (OSError, http.client.HTTPException) as error:
-            raise Cut(f"the controller ended before it answered ({error})") from None
+            unknown = self._server.startswith("https:") and not os.environ.get("SERVERY_CLIENT_CERT")
+            advice = f", or it asks for a certificate: {_CERTIFICATE}" if unknown else ""
+            raise Cut(f"the controller ended before it answered ({error}){advice}") from None
         finally:
             connection.close()
         try:
@@ -93,18 +103,23 @@ class Reach:
         raise Failed(reply.status, failure.error + advice, failure.problems)
 
     def _connection(self) -> http.client.HTTPConnection:
-        if self._connect is None:
-            return _Local(self._folder.admin)
-        parts = urlsplit(self._server)
-        return self._connect(parts.hostname or "", parts.port, timeout=_LIMIT_S)
+        return _Local(self._folder.admin) if self._connect is None else self._connect()
 
     def _nobody(self, error: OSError) -> str:
         if not self.here:
-            return f"no Servery answers at {self._server}: {error.strerror or error}"
+            return f"no Servery answers at {self._server}: {error.strerror or error}{_advice(error)}"
         return (
             f"no Servery answers for the data folder {self._folder.path} ({error.strerror or error}); "
             "start one with `servery up`, or name its folder with --data"
         )
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "; name the file of its authority in SERVERY_CA"
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        return f"; {_CERTIFICATE}"
+    return ""
 
 
 class _Local(http.client.HTTPConnection):
@@ -130,7 +145,40 @@ def reach(folder: DataFolder, server: str) -> Reach:
         right = False
     if not right:
         fail(f"--server is the address of an admin API, such as http://127.0.0.1:8002, not {server!r}")
-    return Reach(http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection, folder, server)
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        trust = _trust()
+        return Reach(
+            lambda: http.client.HTTPSConnection(host, parts.port, timeout=_LIMIT_S, context=trust), folder, server
+        )
+    if not on_loopback(host):
+        fail(f"the key would cross the network in clear to {server}: ask by https://, or through a tunnel to 127.0.0.1")
+    return Reach(lambda: http.client.HTTPConnection(host, parts.port, timeout=_LIMIT_S), folder, server)
+
+
+def told(data: Path | None, server: str, path: str, kind: type[Value], body: object = None) -> Value:
+    """What a controller says to `path`, or makes of `body` there; where it says nothing, or no, the command ends with a line."""
+    there = reach(folder_of(None, data), server)
+    try:
+        return there.get(path, kind) if body is None else there.post(path, body, kind)
+    except (Unreached, Cut) as error:
+        fail(str(error))
+    except Failed as failed:
+        fail_with(failed)
+
+
+def _trust() -> ssl.SSLContext:
+    """Whom to trust, and who we are: what the system trusts or SERVERY_CA, and the certificate in SERVERY_CLIENT_CERT."""
+    authority, own = os.environ.get("SERVERY_CA"), os.environ.get("SERVERY_CLIENT_CERT")
+    try:
+        trust = ssl.create_default_context(cafile=authority)
+        if own:
+            trust.load_cert_chain(own)
+    except OSError as error:
+        fail(
+            f"{'SERVERY_CA or SERVERY_CLIENT_CERT' if own else 'SERVERY_CA'} names no PEM file that can be used: {error}"
+        )
+    return trust
 
 
 def folder_of(manifest: Path | None, data: Path | None) -> DataFolder:

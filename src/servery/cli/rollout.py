@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
+from urllib.parse import quote
 
 import msgspec
 import typer
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from servery.cli.plan import SERVER_HELP
-from servery.cli.reach import Cut, Failed, Unreached, fail, fail_with, folder_of, reach
+from servery.cli.reach import told
 from servery.terms.rollouts import Phase, Rollout
 from servery.web.bodies import AllRollouts, PastRollouts, RolloutNow
 
@@ -21,7 +22,6 @@ Data = Annotated[Path | None, typer.Option(help="Data folder of the running Serv
 Elsewhere = Annotated[str, typer.Option(help=SERVER_HELP)]
 Model = Annotated[str, typer.Argument(help="The model whose rollout is meant.")]
 Why = Annotated[str, typer.Option("--reason", envvar="SERVERY_REASON", help="Why; it is remembered.")]
-Kind = TypeVar("Kind", AllRollouts, PastRollouts)
 
 
 @app.command()
@@ -33,10 +33,10 @@ def status(
 ) -> None:
     """Show each rollout that is under way: its step, its share, and what each guard says."""
     if past:
-        over = _get(data, server, "/rollouts/past", PastRollouts)
+        over = told(data, server, "/rollouts/past", PastRollouts)
         _print(over, output, [_head(one) for one in over.rollouts] or ["No rollout is over yet."])
         return
-    now = _get(data, server, "/rollouts", AllRollouts)
+    now = told(data, server, "/rollouts", AllRollouts)
     if output == "json" or not now.rollouts:
         _print(now, output, ["Nothing is being rolled out."])
         return
@@ -70,22 +70,8 @@ def abort(model: Model, reason: Why = "", data: Data = None, server: Elsewhere =
 
 
 def _act(model: str, verb: str, reason: str, data: Path | None, server: str) -> None:
-    try:
-        done = reach(folder_of(None, data), server).post(f"/rollouts/{model}/{verb}", {"reason": reason}, Rollout)
-    except (Unreached, Cut) as error:
-        fail(str(error))
-    except Failed as failed:
-        fail_with(failed)
+    done = told(data, server, f"/rollouts/{quote(model)}/{verb}", Rollout, {"reason": reason})
     typer.echo(_head(done))
-
-
-def _get(data: Path | None, server: str, path: str, kind: type[Kind]) -> Kind:
-    try:
-        return reach(folder_of(None, data), server).get(path, kind)
-    except (Unreached, Cut) as error:
-        fail(str(error))
-    except Failed as failed:
-        fail_with(failed)
 
 
 def _print(value: msgspec.Struct, output: str, lines: list[str]) -> None:

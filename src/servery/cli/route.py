@@ -14,7 +14,7 @@ from servery.cli.calibration import promise, shortfall, show
 from servery.cli.options import command
 from servery.cli.pictures import check_plot
 from servery.cli.plan import SERVER_HELP
-from servery.cli.reach import Cut, Failed, Unreached, fail, fail_with, folder_of, reach
+from servery.cli.reach import fail, told
 from servery.cli.standing import show_standing
 from servery.control.edit import CannotEdit, diff, read_text, replace_file, with_numbers
 from servery.control.places import did_you_mean
@@ -84,12 +84,7 @@ def now(
     server: Annotated[str, typer.Option(help=SERVER_HELP)] = "",
 ) -> None:
     """Where the thresholds stand that follow their traffic, and what they give beside what is promised."""
-    try:
-        found = reach(folder_of(None, data), server).get("/paced", PacedRoutes).routes
-    except (Unreached, Cut) as error:
-        fail(str(error))
-    except Failed as failed:
-        fail_with(failed)
+    found = told(data, server, "/paced", PacedRoutes).routes
     wanted = [one for one in found if route in ("", one.route)]
     if not wanted:
         named = f"of {route!r}" if route else "of any route"

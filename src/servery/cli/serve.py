@@ -18,7 +18,9 @@ from servery.host.cores import usable_cores
 from servery.host.logs import start_logs
 from servery.host.ports import address_of, hold
 from servery.host.settings import DataFolder, FolderTaken
-from servery.host.supervisor import is_loopback, listen
+from servery.host.supervisor import listen
+from servery.terms.server import on_loopback
+from servery.wiring.commands import ADMIN_WORD
 from servery.wiring.supervisor import Listeners, supervise
 
 
@@ -49,12 +51,14 @@ def up(
     server = checked.manifest.server
     host = host or server.host
     count = _workers(workers or str(server.workers))
-    if not checked.manifest.tenants and not is_loopback(host):
+    if not checked.manifest.tenants and not on_loopback(host):
         _fail(f"no tenants are declared, so only loopback is served, not {host}; add a tenant with `servery key new`")
     lock = _take(folder)
     listeners = _listen(
         host, server.http_port if port is None else port, server.grpc_port if grpc_port is None else grpc_port
     )
+    if (admin := checked.manifest.admin) is not None:  # the controller opens it; what is in the way is told here
+        _bind(listen, admin.host, admin.port, "admin.port").close()
     try:
         started = start(folder, manifest.absolute(), checked, count)
     except OSError as error:
@@ -68,6 +72,8 @@ def up(
     words: dict[str, str] = {}
 
     def said(child: str, word: str) -> None:
+        if child == "controller" and word.startswith(ADMIN_WORD):
+            _say(f"admin API on {word.removeprefix(ADMIN_WORD)}")
         if child.startswith("worker-"):
             words[child] = word
             if len(words) == count:

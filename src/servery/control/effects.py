@@ -21,6 +21,7 @@ _PARTS = {
     "region": "requests pass, and Records rest, in another region",
     "subscriptions": "where calls wait, those of some tenants run before or after others than until now",
     "records": "Records are kept in another way",
+    "admin": "other people may look at this Servery or change it, or by another door; a key that goes is refused at once",
 }
 
 

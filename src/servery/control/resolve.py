@@ -59,6 +59,7 @@ def resolve(manifest: Manifest, folder: Path, places: Places, copies: Artifacts)
     files = pin_trained(manifest, folder, places, problems)
     problems.extend(_counters(manifest, places))
     problems.extend(_content_key(manifest, places))
+    problems.extend(_certificate(manifest, folder, places))
     return Resolved(models, tuple(problems), files)
 
 
@@ -72,6 +73,20 @@ def _counters(manifest: Manifest, places: Places) -> Iterator[Problem]:
     if counters.redis and secret is not None and not os.environ.get(secret.env):
         message = f"the environment variable {secret.env}, which holds the password of the Redis, is not set"
         yield places.problem(at("counters", "credentials", "env"), message, "set it where Servery starts")
+
+
+def _certificate(manifest: Manifest, folder: Path, places: Places) -> Iterator[Problem]:
+    """What keeps the admin API's door shut. Callers are served all the same."""
+    tls = manifest.admin.tls if manifest.admin is not None else None
+    if tls is None:
+        return
+    from servery.host.tls import TlsError, server_side  # noqa: PLC0415 OpenSSL, where it is needed
+
+    try:
+        server_side(folder / tls.cert, folder / tls.key, folder / tls.client_ca if tls.client_ca else None)
+    except TlsError as error:
+        fix = "name PEM files that belong together; the paths are relative to the manifest"
+        yield places.problem(at("admin", "tls"), str(error), fix, Severity.UNAVAILABLE)
 
 
 def _here(model: Model, lies: Path | str, copies: Artifacts) -> Path:

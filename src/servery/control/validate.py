@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from servery.control.content import check_content
+from servery.control.doors import check_admin
 from servery.control.fits import check_model, check_tiers
 from servery.control.guards import check_rollout
 from servery.control.language import check_language_model, check_language_route, known_prices
@@ -21,6 +21,7 @@ from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import speaks
 from servery.terms.residency import may_flow
 from servery.terms.routes import Route, Tier
+from servery.terms.server import on_loopback
 
 
 def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -> tuple[Problem, ...]:
@@ -30,6 +31,7 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     """
     problems = [*_names(manifest, places), *_tenants(manifest, places), *_room(manifest, models, places)]
     problems.extend(check_content(manifest, places))
+    problems.extend(check_admin(manifest, places))
     for name, model in manifest.models.items():
         problems.extend(check_needs(name, model, places))
         problems.extend(check_rollout(name, model, places))
@@ -250,16 +252,7 @@ def _tenants(manifest: Manifest, places: Places) -> Iterator[Problem]:
             )
             fix = f"write where this Servery runs, for instance `region: {tenant.regions[0]}`, or add the region here"
             yield places.problem(at("tenants", name, "regions"), message, fix)
-    if not manifest.tenants and not places.wrote_in("tenants") and not _loopback(manifest.server.host):
+    if not manifest.tenants and not places.wrote_in("tenants") and not on_loopback(manifest.server.host):
         message = f"{manifest.server.host!r} can be reached from other machines, and no tenants are declared"
         fix = "declare a tenant with the lines of `servery key new NAME`, or write `host: 127.0.0.1`"
         yield places.problem(at("server", "host"), message, fix)
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:  # a name may mean any address
-        return False

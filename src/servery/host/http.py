@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator
 from typing import Any
 
@@ -45,10 +46,12 @@ class HttpServer:
         receive_limit_s: float,
         drain_limit_s: float,
         idle_limit_s: float = _KEEP_ALIVE_S,
+        tls: ssl.SSLContext | None = None,
+        protocol: type[Protocol] = Protocol,
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=protocol,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -57,6 +60,7 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
+            ssl_context_factory=None if tls is None else lambda _, __: tls,
         )
         # uvicorn's types say int, but it hands the value to asyncio.wait_for: a part of a second counts too.
         vars(config)["timeout_graceful_shutdown"] = drain_limit_s

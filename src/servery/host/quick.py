@@ -24,8 +24,6 @@ log = logging.getLogger("servery.http")
 
 QUICK_BYTES = 65_536
 _HEAD_BYTES = 65_536
-# What one process will hold open; beyond it a new connection is closed at once.
-_MOST_CONNECTIONS = 16_384
 _CREDENTIALS = struct.Struct("iII")  # process, user and group of a Unix socket's peer
 _CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 _CHUNKED_LAST = b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
@@ -102,6 +100,7 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with a quick way, errors as the app writes them, and bounds."""
 
     app: Any
+    most = 16_384  # connections that one process will hold open; beyond it a new one is closed at once
     dated: tuple[object, bytes] = (None, b"")  # of the one server in this process
     waiting: QuickCycle | None = None  # whose answer is still being made
     broken: tuple[int, str] | None = None  # what to answer once the requests before it are answered
@@ -114,7 +113,7 @@ class Protocol(HttpToolsProtocol):
         line = transport.get_extra_info("socket")
         if line is not None and line.family == socket.AF_UNIX:
             self.client = ("user", _user_of(line))
-        if len(self.connections) > _MOST_CONNECTIONS:
+        if len(self.connections) > self.most:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:

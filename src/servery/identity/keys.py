@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Generic, TypeVar
 
 from servery.terms.manifest import Subscription, Tenant
 from servery.terms.request import Caller
@@ -13,14 +14,37 @@ from servery.terms.request import Caller
 LOCAL_TENANT = "local"
 SEAL_BYTES = 4
 
+Owner = TypeVar("Owner")
+
 
 def seal(secret: bytes, tenant: str) -> bytes:
     """Four bytes that mark a tenant's record ids, meaningless without this installation's secret."""
     return hmac.digest(secret, tenant.encode(), "sha256")[:SEAL_BYTES]
 
 
+class Hashed(Generic[Owner]):
+    """Who has which key, of which only the SHA-256 (64 hex digits) is known.
+
+    Hashes are looked up by their first bytes and compared whole, in constant time.
+    """
+
+    def __init__(self, owners: Iterable[tuple[str, Owner]]) -> None:
+        self._owners: dict[bytes, list[tuple[bytes, Owner]]] = {}
+        for sha256, owner in owners:
+            digest = bytes.fromhex(sha256)
+            self._owners.setdefault(digest[:8], []).append((digest, owner))
+
+    def find(self, key: bytes) -> Owner | None:
+        """Whose key this is."""
+        presented = hashlib.sha256(key).digest()
+        for digest, owner in self._owners.get(presented[:8], ()):
+            if hmac.compare_digest(digest, presented):
+                return owner
+        return None
+
+
 class Keyring:
-    """Finds the Caller of a key. Hashes are looked up by their first bytes and compared whole, in constant time."""
+    """Finds the Caller of a key."""
 
     def __init__(
         self, tenants: Mapping[str, Tenant], secret: bytes, subscriptions: Mapping[str, Subscription] | None = None
@@ -28,12 +52,16 @@ class Keyring:
         self.open = not tenants
         self.local = Caller(LOCAL_TENANT, "", "standard", frozenset(), seal(secret, LOCAL_TENANT), operator=True)
         self.seals = {seal(secret, name) for name in tenants or (LOCAL_TENANT,)}
-        self._callers: dict[bytes, list[tuple[bytes, Caller]]] = {}
         self._found: dict[bytes, Caller] = {}
+        self._callers = Hashed(self._declared(tenants, secret, subscriptions or {}))
+
+    @staticmethod
+    def _declared(
+        tenants: Mapping[str, Tenant], secret: bytes, subscriptions: Mapping[str, Subscription]
+    ) -> Iterable[tuple[str, Caller]]:
         for name, tenant in tenants.items():
-            subscription = (subscriptions or {}).get(tenant.subscription, Subscription())
+            subscription = subscriptions.get(tenant.subscription, Subscription())
             for key in tenant.keys:
-                digest = bytes.fromhex(key.sha256)
                 caller = Caller(
                     name,
                     key.id,
@@ -44,7 +72,7 @@ class Keyring:
                     tenant.isolation == "dedicated",
                     key.role == "operator",
                 )
-                self._callers.setdefault(digest[:8], []).append((digest, caller))
+                yield key.sha256, caller
 
     def find(self, key: bytes) -> Caller | None:
         """The Caller whose key this is.
@@ -55,9 +83,7 @@ class Keyring:
         caller = self._found.get(key)
         if caller is not None:
             return caller
-        presented = hashlib.sha256(key).digest()
-        for digest, caller in self._callers.get(presented[:8], ()):
-            if hmac.compare_digest(digest, presented):
-                self._found[key] = caller
-                return caller
-        return None
+        caller = self._callers.find(key)
+        if caller is not None:
+            self._found[key] = caller
+        return caller

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from servery.terms.admin import Admin
 from servery.terms.content import ContentPolicy
 from servery.terms.declared import Count, Credentials, Declared, Name, Positive
 from servery.terms.limits import Counters, Limits
@@ -351,3 +352,4 @@ class Manifest(Declared, frozen=True):
     content: Annotated[
         ContentPolicy | None, Meta(description="what is kept of requests and answers where no tenants are declared")
     ] = None
+    admin: Admin | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -104,3 +105,13 @@ class Records(Declared, frozen=True):
         int,
         Meta(ge=1, le=1_000_000, description="disk that Content may take before it reaches its database, in MiB"),
     ] = 256
+
+
+def on_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there. A name may mean any address, but for `localhost`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

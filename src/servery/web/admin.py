@@ -12,28 +12,35 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from servery.host.asgi import Headers, Way
-from servery.host.users import user_of
 from servery.terms.reasons import Reason, Refusal
 from servery.web.bodies import Failure
-from servery.web.operations import Asked, Operation, Unfit
+from servery.web.gate import Gate, Known
+from servery.web.openapi import PATH, PREFIX, describe
+from servery.web.operations import OPERATIONS, Acts, Asked, Operation, Unfit
 from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
 
-PREFIX = "/servery/admin/v1"
 _BODY_BYTES = 1 << 20
+# What an answer holds is for whoever asked: no cache keeps it, and no browser guesses what it may be.
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
 class AdminFace:
-    """An ASGI app. `identify` says who asks for an operation, or refuses; `here`: it is this machine's own socket."""
+    """An ASGI app. `gate` says who asks, or refuses; `here`: it is this machine's own socket."""
 
-    def __init__(
-        self, operations: tuple[Operation, ...], identify: Callable[[Request, Operation], str], here: bool
-    ) -> None:
-        self._identify = identify
+    def __init__(self, acts: Acts, gate: Gate, here: bool) -> None:
+        self._acts = acts
+        self._gate = gate
         self._here = here
-        routes = [Route(PREFIX + one.path, self._answering(one), methods=[one.method]) for one in operations]
+        routes = [Route(PREFIX + one.path, self._answering(one), methods=[one.method]) for one in OPERATIONS]
+        routes.append(Route(PREFIX + PATH, _described, methods=["GET"]))
         self._app = Starlette(routes=routes, exception_handlers={404: _missing, 405: _not_so, 500: _failing})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            scope["user"] = self._gate(scope)
+        except Refusal as refusal:
+            await _refused(refusal)(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
     def quick_urls(self) -> Container[bytes]:
@@ -48,10 +55,11 @@ class AdminFace:
     def _answering(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                who = self._identify(request, operation)
+                known: Known = request.user
+                _may(known, operation)
                 body = await _body(request, operation)
-                asked = Asked(who, self._here, dict(request.path_params), dict(request.query_params), body)
-                return Response(msgspec.json.encode(await operation.act(asked)), media_type="application/json")
+                asked = Asked(known.who, self._here, dict(request.path_params), dict(request.query_params), body)
+                return _answered(msgspec.json.encode(await operation.act(self._acts, asked)))
             except Refusal as refusal:
                 return _refused(refusal)
             except Unfit as unfit:
@@ -60,10 +68,18 @@ class AdminFace:
         return answer
 
 
-def by_socket(request: Request, _: Operation) -> str:
-    """Who asks over a socket that only this user may open: the user that the kernel knows the peer as."""
-    assert request.client is not None, "every peer of a Unix socket has a user"
-    return user_of(request.client.port)
+def _may(known: Known, operation: Operation) -> None:
+    if operation.role == "operator" and known.role != "operator":
+        message = f"{known.who} may only look: {operation.name} takes a key with `role: operator`"
+        raise Refusal(Reason.NOT_PERMITTED, message)
+
+
+async def _described(_: Request) -> Response:
+    return _answered(describe(OPERATIONS))
+
+
+def _answered(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, _HEADERS, "application/json")
 
 
 async def _body(request: Request, operation: Operation) -> Any:
@@ -94,7 +110,7 @@ def _refused(refusal: Refusal) -> Response:
 
 
 def _failed(failure: Failure, status: int) -> Response:
-    return Response(msgspec.json.encode(failure), status, media_type="application/json")
+    return _answered(msgspec.json.encode(failure), status)
 
 
 async def _missing(request: Request, _: Exception) -> Response:

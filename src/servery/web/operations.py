@@ -11,6 +11,7 @@ import msgspec
 from servery.control.auditing import head_of, verify
 from servery.control.loop import Controller
 from servery.control.rollouts import VERBS, Rollouts
+from servery.terms.admin import Role
 from servery.terms.audit import Verified
 from servery.terms.change import Change, Problem
 from servery.terms.history import Journaled, Wish
@@ -18,8 +19,6 @@ from servery.terms.paced import PacedRoutes
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.rollouts import Rollout
 from servery.web import bodies
-
-Role = Literal["viewer", "operator"]
 
 
 class Unfit(Exception):
@@ -60,20 +59,6 @@ class Query(msgspec.Struct, frozen=True):
     name: str
     meaning: str
     kind: Literal["integer", "string"] = "integer"
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """One thing that the admin API does. `path` follows the prefix; `{model:path}` may hold slashes."""
-
-    name: str
-    method: Literal["GET", "POST"]
-    path: str
-    role: Role
-    summary: str
-    act: Callable[[Asked], Awaitable[msgspec.Struct]]
-    reply: type[msgspec.Struct]
-    body: type[msgspec.Struct] | None = None
-    query: tuple[Query, ...] = ()
 
 
 _MOST = 500
@@ -206,54 +191,65 @@ def _file(asked: Asked, file: str) -> str:
     return file
 
 
-def operations(controller: Controller, rollouts: Rollouts) -> tuple[Operation, ...]:
-    """Everything that can be asked of a Controller."""
-    acts = Acts(controller, rollouts)
-    viewer, operator = "viewer", "operator"
-    pages = (Query("most", f"how many, at most {_MOST}"), Query("before", "only those with lower numbers"))
-    return (
-        Operation("status", "GET", "/status", viewer, "What is published, and who answers by it", acts.status, bodies.Status),
-        Operation(
-            "plan", "POST", "/plan", viewer, "What it takes to serve what is declared", acts.plan, bodies.Planned, bodies.PlanAsked
-        ),
-        Operation(
-            "apply", "POST", "/apply", operator, "Put what is declared, or a revision, into effect; answers once all workers have it",
-            acts.apply, Change, bodies.ApplyAsked,
-        ),
-        Operation("change", "GET", "/changes/{change}", viewer, "What became of a change", acts.change, Journaled),
-        Operation("history", "GET", "/history", viewer, "What was published", acts.history, bodies.Revisions, query=pages),
-        Operation("revision", "GET", "/history/{number}", viewer, "A revision and its manifest", acts.revision, bodies.RevisionText),
-        Operation(
-            "audit", "GET", "/audit", viewer, "Who changed what, when and why", acts.audit, bodies.Entries,
-            query=(pages[0], Query("after", "only those with higher numbers")),
-        ),
-        Operation(
-            "verify", "GET", "/audit/verify", viewer, "Whether an entry of the audit was altered, left out or cut off",
-            acts.verify, Verified, query=(Query("heads", "NUMBER:SEAL of entries, kept elsewhere, with commas", "string"),),
-        ),
-        Operation(
-            "paced", "GET", "/paced", viewer, "Where thresholds stand that follow their traffic, and what that gives",
-            acts.paced, PacedRoutes,
-        ),
-        Operation("held", "GET", "/held", viewer, "Versions that are held", acts.held, bodies.AllHeld),
-        Operation(
-            "rollouts", "GET", "/rollouts", viewer, "Rollouts that are under way, each with the last look at it",
-            acts.rollouts, bodies.AllRollouts,
-        ),
-        Operation(
-            "past-rollouts", "GET", "/rollouts/past", viewer, "Rollouts that are over", acts.past_rollouts, bodies.PastRollouts,
-            query=pages[:1],
-        ),
-        Operation(
-            "rollout-by-hand", "POST", "/rollouts/{model:path}/{verb}", operator,
-            "Pause, resume, promote or abort the rollout of a model", acts.rollout_by_hand, Rollout, bodies.ReasonGiven,
-        ),
-        Operation(
-            "load", "POST", "/models/{model:path}/load", operator, "Read a model's artifacts again, and serve them",
-            acts.load, Change, bodies.ReasonGiven,
-        ),
-        Operation(
-            "unload", "POST", "/models/{model:path}/unload", operator, "Take a model out of memory until it is loaded again",
-            acts.unload, Change, bodies.ReasonGiven,
-        ),
-    )  # fmt: skip
+class Operation(msgspec.Struct, frozen=True):
+    """One thing that the admin API does. `path` follows the prefix; `{model:path}` may hold slashes."""
+
+    name: str
+    method: Literal["GET", "POST"]
+    path: str
+    role: Role
+    summary: str
+    act: Callable[[Acts, Asked], Awaitable[msgspec.Struct]]
+    reply: type[msgspec.Struct]
+    body: type[msgspec.Struct] | None = None
+    query: tuple[Query, ...] = ()
+
+
+_PAGES = (Query("most", f"how many, at most {_MOST}"), Query("before", "only those with lower numbers"))
+# Everything that can be asked of a Controller.
+OPERATIONS = (
+    Operation("status", "GET", "/status", "viewer", "What is published, and who answers by it", Acts.status, bodies.Status),
+    Operation(
+        "plan", "POST", "/plan", "viewer", "What it takes to serve what is declared", Acts.plan, bodies.Planned, bodies.PlanAsked
+    ),
+    Operation(
+        "apply", "POST", "/apply", "operator", "Put what is declared, or a revision, into effect; answers once all workers have it",
+        Acts.apply, Change, bodies.ApplyAsked,
+    ),
+    Operation("change", "GET", "/changes/{change}", "viewer", "What became of a change", Acts.change, Journaled),
+    Operation("history", "GET", "/history", "viewer", "What was published", Acts.history, bodies.Revisions, query=_PAGES),
+    Operation("revision", "GET", "/history/{number}", "viewer", "A revision and its manifest", Acts.revision, bodies.RevisionText),
+    Operation(
+        "audit", "GET", "/audit", "viewer", "Who changed what, when and why", Acts.audit, bodies.Entries,
+        query=(_PAGES[0], Query("after", "only those with higher numbers")),
+    ),
+    Operation(
+        "verify", "GET", "/audit/verify", "viewer", "Whether an entry of the audit was altered, left out or cut off",
+        Acts.verify, Verified, query=(Query("heads", "NUMBER:SEAL of entries, kept elsewhere, with commas", "string"),),
+    ),
+    Operation(
+        "paced", "GET", "/paced", "viewer", "Where thresholds stand that follow their traffic, and what that gives",
+        Acts.paced, PacedRoutes,
+    ),
+    Operation("held", "GET", "/held", "viewer", "Versions that are held", Acts.held, bodies.AllHeld),
+    Operation(
+        "rollouts", "GET", "/rollouts", "viewer", "Rollouts that are under way, each with the last look at it",
+        Acts.rollouts, bodies.AllRollouts,
+    ),
+    Operation(
+        "past-rollouts", "GET", "/rollouts/past", "viewer", "Rollouts that are over", Acts.past_rollouts, bodies.PastRollouts,
+        query=_PAGES[:1],
+    ),
+    Operation(
+        "rollout-by-hand", "POST", "/rollouts/{model:path}/{verb}", "operator",
+        "Pause, resume, promote or abort the rollout of a model", Acts.rollout_by_hand, Rollout, bodies.ReasonGiven,
+    ),
+    Operation(
+        "load", "POST", "/models/{model:path}/load", "operator", "Read a model's artifacts again, and serve them",
+        Acts.load, Change, bodies.ReasonGiven,
+    ),
+    Operation(
+        "unload", "POST", "/models/{model:path}/unload", "operator", "Take a model out of memory until it is loaded again",
+        Acts.unload, Change, bodies.ReasonGiven,
+    ),
+)  # fmt: skip

@@ -14,6 +14,7 @@ from servery.terms.change import Snapshot
 # What stops in which order: the highest first.
 SHIPPER, REPLICAS, WORKERS = range(3)
 FLEET_WORD = "fleet"  # the controller says it once it has written which Replicas are to run
+ADMIN_WORD = "admin "  # the controller says it before the address of the admin API, whenever that is opened
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ def command(kind: str, settings: msgspec.Struct) -> tuple[str, ...]:
 
 def needed_replicas(snapshot: Snapshot, folder: DataFolder) -> list[Child]:
     """The Replicas that a Snapshot needs."""
-    return children(snapshot, folder.run, _replica, REPLICAS)
+    return list(children(snapshot, folder.run, _replica, REPLICAS))
 
 
 def _replica(settings: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from servery.host.service import Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Lifeline
 from servery.terms.change import Snapshot
-from servery.wiring.commands import FLEET_WORD, ControllerSettings, needed_replicas
+from servery.wiring.commands import ADMIN_WORD, FLEET_WORD, ControllerSettings, needed_replicas
 
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
@@ -25,13 +25,18 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     from servery.control.loop import Again, Controller
     from servery.control.observe import Watch
     from servery.control.rollouts import Rollouts
+    from servery.gateway.tallies import Tally
     from servery.host.channel import listen_at
     from servery.host.http import HttpServer
+    from servery.host.tuning import open_many
     from servery.store.rollouts import RolloutBook
-    from servery.web.admin import AdminFace, by_socket
-    from servery.web.operations import operations
+    from servery.web.admin import AdminFace
+    from servery.web.door import Door, Opening, opening_of
+    from servery.web.gate import ByKey, by_socket
+    from servery.web.operations import Acts
 
     start_logs("controller")
+    open_many()
     folder = DataFolder(Path(settings.data))
 
     def fleet(snapshots: Sequence[Snapshot]) -> None:
@@ -50,9 +55,16 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         snapshot = read_snapshot(folder.snapshot)
         controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
         rollouts = Rollouts(controller, RolloutBook(folder.state, folder.heads), Watch(folder.ledger), Clock(), Dice())
-        face = AdminFace(operations(controller, rollouts), by_socket, here=True)
-        admin = HttpServer(face, listen_at(folder.admin), 20.0, 1.0)
-        services = Services([controller, rollouts, admin])
+        acts = Acts(controller, rollouts)
+        admin = HttpServer(AdminFace(acts, by_socket, here=True), listen_at(folder.admin), 20.0, 1.0)
+        strangers = Tally("strangers", "asked of the admin API and refused")
+        by_key = ByKey(lambda: controller.snapshot.manifest.admin, Clock(), strangers)
+
+        def declared() -> Opening | None:
+            return opening_of(controller.settled.manifest.admin, controller.manifest.parent)
+
+        door = Door(declared, AdminFace(acts, by_key, here=False), lambda url: lifeline.say(ADMIN_WORD + url))
+        services = Services([controller, rollouts, admin, strangers, door])
         await services.start()
         again = Again(controller)
         loop.add_signal_handler(signal.SIGHUP, again.ask)
