@@ -55,6 +55,15 @@ def test_the_last_feedback_counts_and_stars_are_right_from_a_number_on() -> None
     assert fact.right == 1
 
 
+def tried(arm: str) -> Record:
+    one = told()
+    return msgspec.structs.replace(one, attempts=(msgspec.structs.replace(one.attempts[0], arm=f"r1/0/{arm}"),))
+
+
+def test_what_the_old_version_answers_in_a_rollout_counts() -> None:
+    assert len(found((tried("incumbent"), True), (tried("control"), False)).facts) == 2
+
+
 LEFT_OUT = [
     (told(outcome=Outcome.FAILED), True, "had no answer"),
     (record(route="chat"), True, "had no answer"),
@@ -63,6 +72,7 @@ LEFT_OUT = [
     (told(candidates=(Candidate("cheap"), Candidate("mid"))), True, "could not have begun at both tiers"),
     (told(), None, "have no such Feedback"),
     (told(), "maybe", "have Feedback that says neither right nor wrong"),
+    (tried("candidate"), True, "were answered by a version that was being tried in a rollout"),
     (told(propensity=1.0), True, "began where the policy always begins (propensity 1)"),
 ]
 

@@ -104,9 +104,21 @@ def test_a_router_is_learned_from_what_was_drawn(data: Path, tmp_path: Path) -> 
     hard, easy = (router.scorer.gain(text.format("water under seven houses")) for text in (HARD, EASY))
     assert hard > router.threshold > easy
     assert hard - easy > 0.25  # 0.58 is true
+    asked = ("--from-records", "--data", data, "--route", "chat", "--feedback", "good", "--folds", 2)
+    done = servery("router", "evaluate", out, *asked, limit_s=100)
+    assert done.returncode == 0, done.stderr
+    assert "this router" in done.stdout
+    assert "an oracle" not in done.stdout
+    assert "of these prompts go to the strong model" in done.stdout
+    again = {line.split(":")[0]: line for line in done.stdout.splitlines()}
+    assert (again["cheap"], again["strong"]) == (
+        lines["cheap"],
+        lines["strong"],
+    )  # the same Records say the same of each way
     done = servery("audit", "show", "--data", data, "-o", "json")
-    entry = json.loads(done.stdout.splitlines()[-1])
-    assert (entry["act"], entry["subject"], entry["evidence"]["read"]) == ("router train", "chat", PROMPTS)
+    entries = [json.loads(line) for line in done.stdout.splitlines()[-2:]]
+    for entry, verb in zip(entries, ("train", "evaluate"), strict=True):
+        assert (entry["act"], entry["subject"], entry["evidence"]["read"]) == (f"router {verb}", "chat", PROMPTS)
 
 
 REFUSED = [
@@ -138,3 +150,5 @@ def test_options_of_records_are_not_for_files(tmp_path: Path) -> None:
     done = servery("router", "train", "--data", tmp_path / "p.csv", "--out", tmp_path / "r.npz", "--route", "chat")
     assert done.returncode == 2
     assert "it is for --from-records" in " ".join(done.stderr.replace("│", " ").split())
+    done = servery("router", "evaluate", tmp_path / "r.npz", "--data", tmp_path, "--from-records")
+    assert "r.npz" in done.stderr

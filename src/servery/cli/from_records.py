@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import typer
 from sqlalchemy.exc import DBAPIError
@@ -11,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from servery.cli.audited import audited
 from servery.cli.content import opened, sealer_of
 from servery.cli.records import parse_span
+from servery.cli.router_options import JudgedOptions
 from servery.control.apply import SnapshotError, read_snapshot
 from servery.gateway.voices import VOICES
 from servery.host.clock import Clock
@@ -30,21 +29,11 @@ from servery.terms.text import Form
 _FORMS = {form.value: form for form in Form}
 
 
-class Asking(msgspec.Struct, frozen=True):
-    """Which Records are wanted. Tiers that aren't named are the first and the last one of the route."""
+def read_recorded(asking: JudgedOptions, act: str) -> tuple[Answered, tuple[Fact, ...], str]:
+    """Prompts with what is known of how both tiers answer them, the facts behind that, and in words what was found. Unusable.
 
-    data: Path
-    route: str
-    feedback: str
-    right_from: float
-    since: str
-    tenant: str
-    cheap: str
-    strong: str
-
-
-def read_recorded(asking: Asking) -> tuple[Answered, tuple[Fact, ...], str]:
-    """Prompts with what is known of how both tiers answer them, the facts behind that, and in words what was found. Unusable."""
+    Tiers that aren't named are the first and the last one of the route. The audit calls it `act`.
+    """
     folder, now_ns = DataFolder(asking.data), Clock().wall_ns()
     try:
         manifest = read_snapshot(folder.snapshot).manifest
@@ -54,7 +43,7 @@ def read_recorded(asking: Asking) -> tuple[Answered, tuple[Fact, ...], str]:
     found = _found(folder, asking, wanted, now_ns)
     facts = _may_be_used(found.facts, asking, manifest)
     ids = [fact.record_id for fact in facts]
-    prompts = prompts_of(folder, "router train", asking.route, ids, asking.tenant)
+    prompts = prompts_of(folder, act, asking.route, ids, asking.tenant)
     found = msgspec.structs.replace(found, facts=facts)
     answered, known = with_prompts(found, wanted, prompts.get)
     return answered, known, _told(found, known, wanted)
@@ -69,7 +58,7 @@ def prompts_of(folder: DataFolder, act: str, route: str, ids: list[bytes], tenan
     return prompts
 
 
-def _wanted(asking: Asking, manifest: Manifest) -> Wanted:
+def _wanted(asking: JudgedOptions, manifest: Manifest) -> Wanted:
     route = manifest.routes.get(asking.route)
     if route is None:
         known = ", ".join(f"`{name}`" for name in manifest.routes) or "none"
@@ -85,7 +74,7 @@ def _wanted(asking: Asking, manifest: Manifest) -> Wanted:
     return Wanted(asking.route, cheap, strong, asking.feedback, asking.right_from)
 
 
-def _found(folder: DataFolder, asking: Asking, wanted: Wanted, now_ns: int) -> Found:
+def _found(folder: DataFolder, asking: JudgedOptions, wanted: Wanted, now_ns: int) -> Found:
     span = parse_span(asking.since)
     if span is None:
         message = f"{asking.since!r} is not a span of time; write for instance 7d, 12w or all"
@@ -102,7 +91,7 @@ def _found(folder: DataFolder, asking: Asking, wanted: Wanted, now_ns: int) -> F
         ledger.close()
 
 
-def _may_be_used(facts: tuple[Fact, ...], asking: Asking, manifest: Manifest) -> tuple[Fact, ...]:
+def _may_be_used(facts: tuple[Fact, ...], asking: JudgedOptions, manifest: Manifest) -> tuple[Fact, ...]:
     """Those of tenants that are still declared, and of the one that was named."""
     there = set(manifest.tenants) or {fact.tenant for fact in facts}
     return tuple([fact for fact in facts if fact.tenant in there and asking.tenant in ("", fact.tenant)])

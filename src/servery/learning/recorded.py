@@ -70,6 +70,7 @@ class Found(msgspec.Struct, frozen=True):
 
 UNANSWERED = "had no answer"
 UNFIT = "could not have begun at both tiers"
+TRIED = "were answered by a version that was being tried in a rollout"
 UNJUDGED = "have no such Feedback"
 UNCLEAR = "have Feedback that says neither right nor wrong"
 CERTAIN = "began where the policy always begins (propensity 1)"
@@ -104,6 +105,8 @@ def _fact(record: Record, said: dict[bytes, bool | float | str], wanted: Wanted)
     fit = {candidate.tier for candidate in first.choice.candidates if not candidate.unfit}
     if not {wanted.cheap, wanted.strong} <= fit:
         return UNFIT
+    if any(attempt.arm.endswith("/candidate") for attempt in record.attempts):
+        return TRIED  # the tier is another one with it
     if record.id not in said:
         return UNJUDGED
     right = _right(said[record.id], wanted.right_from)
@@ -157,7 +160,7 @@ def _check_found(found: Found, wanted: Wanted) -> None:
         raise Unusable(
             f"there are no Records of the route {wanted.route!r}; `servery report` names those that there are"
         )
-    for why in (UNANSWERED, UNFIT, UNJUDGED, UNCLEAR, CERTAIN):
+    for why in (UNANSWERED, UNFIT, TRIED, UNJUDGED, UNCLEAR, CERTAIN):
         before, left = left, left - found.left_out[why]
         if not left:
             raise Unusable(_nothing_left(why, before, found, wanted))

@@ -56,9 +56,9 @@ class Prompts(msgspec.Struct, frozen=True):
         return self.judged if self.asked is None else estimated(self.judged, self.asked, chances)
 
 
-def steps(folds: int) -> int:
-    """How often `train` and, before it, `foretold` with so many folds call their tick."""
-    return (folds + 1) * (PARTS + 1)
+def steps(folds: int, learns: bool = True) -> int:
+    """How often `foretold` with so many folds calls its tick, and `train` after it, if one `learns`."""
+    return (folds + learns) * (PARTS + 1)
 
 
 def foretold(prompts: Prompts, folds: int, seed: int, tick: Tick) -> Floats:

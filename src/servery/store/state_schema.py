@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
-from sqlalchemy.dialects.sqlite import INTEGER
+from sqlalchemy import MetaData, Table
+
+from servery.store.columns import number as _number
+from servery.store.columns import raw as _raw
+from servery.store.columns import text as _text
 
 HEAD = "state_0002"  # the migration that these tables are the result of
 
 metadata = MetaData()
-
-_NUMBER = BigInteger().with_variant(INTEGER(), "sqlite")
-
-
-def _number(name: str, primary_key: bool = False) -> Column[int]:
-    return Column(name, _NUMBER, primary_key=primary_key, nullable=False, autoincrement=False)
-
-
-def _text(name: str, primary_key: bool = False) -> Column[str]:
-    return Column(name, Text, primary_key=primary_key, nullable=False)
-
 
 # What was published, each with all that it takes to serve it again.
 revisions = Table(
@@ -100,7 +92,7 @@ rollouts = Table(
     _number("began_ns"),
     _text("phase"),
     _text("rollout"),  # JSON
-    Column("judged", LargeBinary, nullable=False),  # what its Judge has come to: MessagePack
+    _raw("judged"),  # what its Judge has come to: MessagePack
     sqlite_strict=True,
 )
 
