@@ -38,7 +38,7 @@ def write(ledger: Ledger, *lines: AnyLine) -> None:
 
 def told(ledger: Ledger, name: str) -> Told:
     total = Told()
-    for (_, _, of), part, _ in ledger.told((ARM,)):
+    for (_, _, of, _), part, _ in ledger.told((ARM,)):
         if of == name:
             total.merge(part)
     return total
@@ -69,10 +69,26 @@ def test_a_correction_takes_the_place_of_what_was_said_before_and_an_old_one_cha
     assert (found.n, found.total, found.judged, found.right) == (1, 7.0, 1, 1)
 
 
-def test_rows_are_told_apart_and_text_is_compared_only(ledger: Ledger) -> None:
+def test_a_request_of_several_rows_tells_once_and_text_is_compared_only(ledger: Ledger) -> None:
+    """Its rows were drawn together, so they are no observations of their own."""
     one = exposed(predictions=("cat", "dog", None), rows=3)
-    write(ledger, one, feedback(one, "cat", row=0), feedback(one, "cat", row=1), feedback(one, "cat", row=2))
-    assert told(ledger, "label") == Told(judged=2, right=1)
+    write(ledger, one, feedback(one, "cat", row=1), feedback(one, "cat", row=0), feedback(one, "cat", row=2))
+    assert told(ledger, "label") == Told(judged=1, right=1)
+    write(ledger, feedback(one, 3.0, name="stars"), feedback(one, 4.0, row=0, name="stars", at_ns=NOW + 1))
+    assert told(ledger, "stars") == Told(1, 4.0, 16.0, 4.0, 4.0, 1, 0)
+
+
+def test_feedback_is_told_apart_by_how_late_it_came(ledger: Ledger) -> None:
+    """All that came within an age is what was known of each Request at that age, also where it was corrected later."""
+    one, other = exposed(), exposed()
+    write(ledger, one, other, feedback(one, 7.0, at_ns=NOW + 50 * NS), feedback(other, 7.0, at_ns=NOW + 4_000 * NS))
+    write(ledger, feedback(one, 3.0, at_ns=NOW + 80_000 * NS))
+    by_age = {within: part for (_, _, _, within), part, _ in ledger.told((ARM,))}
+    assert by_age.keys() == {60, 7_200, 86_400}
+    known = Told()
+    for age, (n, total, right) in {60: (1, 7, 1), 7_200: (2, 14, 2), 86_400: (2, 10, 1)}.items():
+        known.merge(by_age[age])
+        assert (known.n, known.total, known.right) == (n, total, right)
 
 
 def test_requests_without_a_rollout_are_not_folded(ledger: Ledger) -> None:

@@ -13,10 +13,11 @@ from lines import DIGEST, attempt, record, rows
 from servery.store.ledger import Cursor, Ledger
 from servery.store.windows import KEPT_S, MINUTE, Key, Sums, fold
 from servery.terms.record import Assigned, Attempt, Outcome, Record
+from servery.terms.rollouts import AGAIN
 
 NS = 10**9
 NOW_S = 1_760_000_000 // 60 * 60
-ARMS = ("r1/incumbent", "r1/candidate")
+ARMS = ("r1/0/incumbent", "r1/0/candidate")
 
 
 def some(draw: random.Random, number: int) -> list[Record]:
@@ -32,7 +33,7 @@ def some(draw: random.Random, number: int) -> list[Record]:
         ]  # fmt: skip
         at_ns = (NOW_S + draw.randrange(180)) * NS + draw.randrange(NS)
         one = record(*tried, at_ns=at_ns, rows=3, duration_ns=draw.randrange(5 * NS))
-        made.append(msgspec.structs.replace(one, arms=(Assigned("r1", arm[3:], 0.5, "aa"),)))
+        made.append(msgspec.structs.replace(one, arms=(Assigned("r1", arm[5:], 0.5, "aa"),)))
     return made
 
 
@@ -45,7 +46,7 @@ def close(one: Sums, other: Sums) -> bool:
 
 
 def stored(ledger: Ledger) -> dict[Key, Sums]:
-    return {key: sums for key, sums, _ in ledger.windows(ARMS)}
+    return {key: sums for key, sums, _ in ledger.windows((*ARMS, *(f"{arm}/{AGAIN}" for arm in ARMS)))}
 
 
 def test_what_was_stored_in_parts_and_twice_is_the_fold_of_all_records(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from servery.control.evidence import Evidence, Seen, Totals
+from servery.control.evidence import Draw, Evidence, Seen, Totals
 from servery.control.judge import Judge, looked, named
 from servery.stats.windows import Bounds
 from servery.terms.folds import Told
@@ -31,7 +31,7 @@ def totals(calls: int = 0, errors: int = 0, pico: int = 0, told: dict[str, Told]
 def verdicts(guard: Guard, *looks: tuple[Totals, Totals]) -> list[Verdict]:
     """What is said at each look at these totals."""
     judge = Judge(policy(guard))
-    return [judge.look({0: Seen(*arms)})[0].verdict for arms in looks]
+    return [judge.look({Draw(0): Seen(*arms)})[0].verdict for arms in looks]
 
 
 def slowly(guard: Guard, arms: tuple[Totals, Totals]) -> Verdict:
@@ -113,7 +113,7 @@ def test_quality_by_labels_and_by_scores() -> None:
 def test_values_outside_of_what_was_declared_are_invalid() -> None:
     odd = totals(10, told={"stars": Told(10, 60.0, 400.0, 1, 9)})
     judge = Judge(policy(SCORE))
-    (look,) = judge.look({0: Seen(totals(10), odd)})
+    (look,) = judge.look({Draw(0): Seen(totals(10), odd)})
     assert look.verdict is Verdict.INVALID
     assert "outside of 1 to 5" in look.said
 
@@ -123,7 +123,7 @@ def test_feedback_that_is_corrected_waits_for_more() -> None:
     arms = [[Told(judged=judged, right=right) for judged, right in pairs] for pairs in (
         ((10, 8), (10, 8)), ((10, 8), (10, 9)), ((400, 390), (400, 392)))]  # fmt: skip
     looks = [
-        judge.look({0: Seen(totals(400, told={"label": old}), totals(400, told={"label": new}))})[0]
+        judge.look({Draw(0): Seen(totals(400, told={"label": old}), totals(400, told={"label": new}))})[0]
         for old, new in arms
     ]
     assert (looks[-1].incumbents, looks[-1].candidates) == (400, 400)
@@ -131,23 +131,33 @@ def test_feedback_that_is_corrected_waits_for_more() -> None:
 
 def test_too_many_calls_without_a_unit_are_invalid() -> None:
     few, many = (Seen(totals(500), totals(490), excluded) for excluded in (9, 11))
-    assert Judge(policy(ERRORS)).look({0: few})[0].guard == "errors"
-    (look,) = Judge(policy(ERRORS)).look({0: many})
+    assert Judge(policy(ERRORS)).look({Draw(0): few})[0].guard == "errors"
+    (look,) = Judge(policy(ERRORS)).look({Draw(0): many})
     assert (look.guard, look.verdict) == ("units", Verdict.INVALID)
 
 
 def test_a_split_that_is_not_the_declared_one_is_invalid() -> None:
     judge, uneven = Judge(policy(ERRORS)), (Totals(5_000, 5_000), Totals(3_000, 3_000))
-    (look,) = judge.look({0: Seen(*uneven)})
+    (look,) = judge.look({Draw(0): Seen(*uneven)})
     assert (look.guard, look.verdict) == ("split", Verdict.INVALID)
-    by_user = msgspec.structs.replace(policy(ERRORS), unit=Unit("x-user"))
-    assert Judge(by_user).look({0: Seen(*uneven)})[0].guard == "errors"
+    alike = Totals(5_000, 5_000), Totals(5_000, 5_000)
+    assert Judge(policy(ERRORS)).look({Draw(0): Seen(*alike)})[0].guard == "errors"
+
+
+def test_units_that_had_the_incumbent_are_drawn_anew_from_those_that_are_left() -> None:
+    """Of a share of 0.5 after 0.2 they get the candidate in 3 of 8 cases."""
+    steps = (RolloutStep(0.2), RolloutStep(0.5))
+    judge = Judge(RolloutPolicy("canary", Unit("x-user"), steps, (ERRORS,)))
+    fresh, drawn = (Seen(Totals(n, n), Totals(m, m)) for n, m in ((800, 200), (5_000, 3_000)))
+    assert judge.look({Draw(0): fresh, Draw(1, 0): drawn})[0].guard == "errors"
+    (look,) = judge.look({Draw(0): fresh, Draw(1, 0): Seen(Totals(9_000, 9_000), Totals(9_000, 9_000))})
+    assert (look.guard, look.verdict) == ("split", Verdict.INVALID)
 
 
 def test_a_controller_that_starts_again_goes_on_from_what_was_judged() -> None:
     judge = Judge(policy(ERRORS, COST))
-    first: Evidence = {0: Seen(totals(900, 9, 10**9), totals(900, 30, 10**9))}
-    second: Evidence = {0: Seen(totals(2_000, 20, 10**9), totals(2_000, 90, 10**9))}
+    first: Evidence = {Draw(0): Seen(totals(900, 9, 10**9), totals(900, 30, 10**9))}
+    second: Evidence = {Draw(0): Seen(totals(2_000, 20, 10**9), totals(2_000, 90, 10**9))}
     judge.look(first)
     again = Judge(policy(ERRORS, COST), judge.state())
     assert again.look(second) == judge.look(second)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from servery.control.evidence import Evidence, Seen, Totals, calls_of
+from servery.control.evidence import Draw, Seen, Totals, calls_of
 from servery.control.judge import Judge
 from servery.control.promote import moved
 from servery.terms.rollouts import Phase, Rollout, RolloutPolicy
 
 NS = 10**9
-Draw = Callable[[np.random.Generator, int], tuple[int, list[int], list[int]]]  # of n calls: errors, ns, pico-dollars
+Calls = Callable[[np.random.Generator, int], tuple[int, list[int], list[int]]]  # of n calls: errors, ns, pico-dollars
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -26,14 +26,14 @@ class Ended(msgspec.Struct, frozen=True):
     why: str
 
 
-def world(policy: RolloutPolicy, incumbent: Draw, candidate: Draw, seed: int, rate: float, most_s: int) -> Ended:
+def world(policy: RolloutPolicy, incumbent: Calls, candidate: Calls, seed: int, rate: float, most_s: int) -> Ended:
     """One Rollout: `rate` calls a second on average, looked at every second for up to `most_s`."""
     draw = np.random.default_rng(seed)
     judge = Judge(policy)
     rollout = Rollout("r1", "m", "old", "new", "new", policy, 0)
-    evidence: Evidence = {}
+    evidence: dict[Draw, Seen] = {}
     for second in range(1, most_s + 1):
-        seen = evidence.setdefault(rollout.step, Seen(Totals(), Totals()))
+        seen = evidence.setdefault(Draw(rollout.step), Seen(Totals(), Totals()))
         calls = int(draw.poisson(rate))
         exposed = int(draw.binomial(calls, rollout.share))
         _call(seen.incumbent, incumbent, draw, calls - exposed)
@@ -44,7 +44,7 @@ def world(policy: RolloutPolicy, incumbent: Draw, candidate: Draw, seed: int, ra
     return Ended(rollout.phase, calls_of(evidence), most_s, rollout.step, rollout.why)
 
 
-def _call(totals: Totals, draw_of: Draw, draw: np.random.Generator, calls: int) -> None:
+def _call(totals: Totals, draw_of: Calls, draw: np.random.Generator, calls: int) -> None:
     errors, times, prices = draw_of(draw, calls)
     totals.calls += calls
     totals.errors += errors
@@ -54,6 +54,6 @@ def _call(totals: Totals, draw_of: Draw, draw: np.random.Generator, calls: int) 
         totals.prices.add(pico)
 
 
-def failing(share: float) -> Draw:
+def failing(share: float) -> Calls:
     """Calls that fail at this share, and nothing else."""
     return lambda draw, calls: (int(draw.binomial(calls, share)), [], [])

@@ -7,13 +7,13 @@ from collections import Counter
 import pytest
 
 from servery.terms.rollouts import Guard, Phase, RolloutPolicy, RolloutStep
-from worlds.rollouts import Draw, failing, world
+from worlds.rollouts import Calls, failing, world
 
 STEPS = (RolloutStep(0.1, 50, 5, 3_000), RolloutStep(0.5, 200, 10, 3_000))
 POLICY = RolloutPolicy("canary", None, STEPS, (Guard("errors", 0.02),))
 
 
-def phases(incumbent: Draw, candidate: Draw, worlds: int, policy: RolloutPolicy = POLICY) -> Counter[Phase]:
+def phases(incumbent: Calls, candidate: Calls, worlds: int, policy: RolloutPolicy = POLICY) -> Counter[Phase]:
     return Counter(world(policy, incumbent, candidate, seed, 50, 3_000).phase for seed in range(worlds))
 
 

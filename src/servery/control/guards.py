@@ -8,7 +8,7 @@ from itertools import pairwise
 from servery.control.places import Places, at
 from servery.terms.change import Problem
 from servery.terms.manifest import Model
-from servery.terms.rollouts import Guard, RolloutPolicy, Unit
+from servery.terms.rollouts import AGES_S, Guard, RolloutPolicy, Unit
 
 
 def check_rollout(name: str, model: Model, places: Places) -> Iterator[Problem]:
@@ -31,6 +31,7 @@ def check_rollout(name: str, model: Model, places: Places) -> Iterator[Problem]:
     for index, guard in enumerate(policy.guards):
         here = at(where, "guards", index)
         yield from _guard(guard, here, places)
+        yield from _age(guard, policy, here, places)
         same = (guard.metric, guard.quantile if guard.metric == "latency" else "", guard.name)
         if first.setdefault(same, index) != index:
             yield places.problem(here, f"guards {first[same]} and {index} watch the same", "leave one of them out")
@@ -67,6 +68,17 @@ def _guard(guard: Guard, where: str, places: Places) -> Iterator[Problem]:
     if guard.bounds[0] >= guard.bounds[1]:
         message = f"bounds from {guard.bounds[0]:g} to {guard.bounds[1]:g} hold nothing"
         yield places.problem(at(where, "bounds"), message, "write the smallest value first")
+
+
+def _age(guard: Guard, policy: RolloutPolicy, where: str, places: Places) -> Iterator[Problem]:
+    age, shortest = guard.within_s, min(step.max_duration_s for step in policy.steps)
+    if age and age not in AGES_S:
+        nearest = min(AGES_S, key=lambda one: abs(one - age))
+        message = f"feedback isn't told apart at an age of {age} s, but at {', '.join(map(str, AGES_S))}"
+        yield places.problem(at(where, "within_s"), message, f"write `within_s: {nearest}`")
+    elif age >= shortest:
+        message = f"calls are {age} s old before they count, and a step waits for at most {shortest:g} s"
+        yield places.problem(at(where, "within_s"), message, "give every step a longer `max_duration_s`, or less here")
 
 
 def _unit(unit: Unit, where: str, places: Places) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from servery.control.evidence import Evidence, Totals
+from servery.control.evidence import Draw, Evidence, Totals
 from servery.stats.mean_harm import MeanHarm
 from servery.stats.quantile_harm import QuantileHarm
 from servery.stats.ratio_check import RatioCheck
@@ -30,24 +30,24 @@ _EMPTY = Sketch().to_bytes()
 
 
 class Means(msgspec.Struct, tag="means"):
-    """A mean's sequence, and what of each step it has seen: the incumbent's sums and the candidate's."""
+    """A mean's sequence, and what of each draw it has seen: the incumbent's sums and the candidate's."""
 
     harm: MeanHarm
-    seen: dict[int, tuple[Sums, Sums]] = {}
+    seen: dict[Draw, tuple[Sums, Sums]] = {}
 
 
 class Times(msgspec.Struct, tag="times"):
-    """A quantile's sequence, and the sketches of each step that it has seen."""
+    """A quantile's sequence, and the sketches of each draw that it has seen."""
 
     harm: QuantileHarm
-    seen: dict[int, tuple[bytes, bytes]] = {}
+    seen: dict[Draw, tuple[bytes, bytes]] = {}
 
 
 class Split(msgspec.Struct):
-    """Whether the arms get their shares, and the Requests of each step that it has seen: the incumbent's, the candidate's."""
+    """Whether the arms get their shares, and the Requests of each draw that it has seen: the incumbent's, the candidate's."""
 
     ratio: RatioCheck = RatioCheck()
-    seen: dict[int, tuple[int, int]] = {}
+    seen: dict[Draw, tuple[int, int]] = {}
 
 
 class State(msgspec.Struct):
@@ -81,7 +81,7 @@ class Judge:
     def look(self, evidence: Evidence) -> tuple[Looked, ...]:
         """What the guards say by now; one look of its own where too few units are known for any of them to hold."""
         excluded = sum(seen.excluded for seen in evidence.values())
-        compared = sum(arm.calls for seen in evidence.values() for arm in (seen.incumbent, seen.candidate))
+        compared = sum(seen.incumbent.calls + seen.candidate.calls + sum(seen.again) for seen in evidence.values())
         if excluded > _EXCLUDED * (excluded + compared):
             share = excluded / (excluded + compared)
             said = f"{share:.1%} of the calls came without their unit, and at most {_EXCLUDED:.0%} may"
@@ -97,18 +97,16 @@ class Judge:
         return tuple(looks)
 
     def _split(self, evidence: Evidence) -> Looked | None:
-        """What is wrong with the split itself. Where units come again their requests aren't drawn one by one, and it isn't checked."""
-        if self._policy.unit is not None:
-            return None
+        """What is wrong with the split itself."""
         split = self._state.split
-        for step, seen in evidence.items():
+        for draw, seen in evidence.items():
             now = (seen.incumbent.requests, seen.candidate.requests)
-            before = split.seen.get(step, (0, 0))
+            before = split.seen.get(draw, (0, 0))
             fresh = (now[0] - before[0], now[1] - before[1])
             if any(fresh) and min(fresh) >= 0:
-                share = self._policy.steps[step].share
+                share = draw.share(self._policy)
                 split.ratio = split.ratio.after((1 - share, share), fresh)
-                split.seen[step] = now
+                split.seen[draw] = now
         if split.ratio.p >= _UNEVEN:
             return None
         met = [sum(one[arm] for one in split.seen.values()) for arm in (0, 1)]
@@ -121,28 +119,28 @@ class Judge:
         if _outside(guard, evidence):
             said = f"{named(guard)} had values outside of {guard.bounds[0]:g} to {guard.bounds[1]:g}, so nothing holds"
             return Looked(named(guard), Verdict.INVALID, -1, 1, guard.margin, 0, 0, said)
-        for step, seen in evidence.items():
+        for draw, seen in evidence.items():
             sums = (_sums(guard, seen.incumbent), _sums(guard, seen.candidate))
-            before = followed.seen.get(step, _NOTHING)
+            before = followed.seen.get(draw, _NOTHING)
             fresh = [_less(now, then) for now, then in zip(sums, before, strict=True)]
             if sums != before and all(_are_values(one, _cap(guard)) for one in fresh):
-                share = self._policy.steps[step].share
+                share = draw.share(self._policy)
                 followed.harm = followed.harm.after(Window(share, *_scaled(guard, fresh)))
-                followed.seen[step] = sums
+                followed.seen[draw] = sums
         bounds = followed.harm.bounds(self._alpha, self._policy.false_promotions)
         both = [sum(int(arms[at].n) for arms in followed.seen.values()) for at in (0, 1)]
         return looked(named(guard), _margin(guard), bounds, both[0], both[1])
 
     def _times(self, guard: Guard, followed: Times, evidence: Evidence) -> Iterator[Looked]:
-        for step, seen in evidence.items():
+        for draw, seen in evidence.items():
             sketches = (seen.incumbent.times, seen.candidate.times)
             told = (sketches[0].to_bytes(), sketches[1].to_bytes())
-            before = followed.seen.get(step)
+            before = followed.seen.get(draw)
             if told != before:
                 old = [Sketch.from_bytes(one) for one in before or (_EMPTY, _EMPTY)]
                 fresh = [now.less(then) for now, then in zip(sketches, old, strict=True)]
-                followed.harm = followed.harm.after(self._policy.steps[step].share, *fresh)
-                followed.seen[step] = told
+                followed.harm = followed.harm.after(draw.share(self._policy), *fresh)
+                followed.seen[draw] = told
         candidate = Sketch()
         for seen in evidence.values():
             candidate.merge(seen.candidate.times)

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from servery.control.evidence import Evidence, Seen, Totals
+from servery.control.evidence import Draw, Evidence, Seen, Totals
+from servery.host.clock import Clock
 from servery.store.facts import Key as FactKey
 from servery.store.ledger import Ledger, WrongLedger
 from servery.store.windows import Key, Sums
 from servery.terms.folds import Told
 from servery.terms.reasons import Fault, Reason
-from servery.terms.record import Outcome, Role
-from servery.terms.rollouts import Arm, Rollout, RolloutPolicy
+from servery.terms.record import Outcome
+from servery.terms.rollouts import AGAIN, Arm, Rollout, RolloutPolicy, after
 
 if TYPE_CHECKING:
     from servery.control.judge import Judge
 
 log = logging.getLogger("servery.controller")
-
-# Of one Request a Model has at most one call with one of these.
-_FIRST = (Role.SERVE.value, Role.FALLBACK.value)
 
 T = TypeVar("T")
 NS = 10**9
@@ -47,40 +45,81 @@ class Windows(Protocol):
 class Observer:
     """What one Rollout's windows say. Only those that have changed since the last look are read again."""
 
-    def __init__(self, rollout: str, steps: int) -> None:
-        self._arms = {arm.told(rollout, step): (step, arm) for step in range(steps) for arm in Arm}
+    def __init__(self, rollout: str, policy: RolloutPolicy) -> None:
+        self._arms: dict[str, tuple[Draw, Arm]] = {}
+        self._again: dict[str, tuple[Draw, Arm]] = {}
+        for step in range(len(policy.steps)):
+            for arm in Arm:
+                self._arms[arm.told(rollout, step)] = (Draw(step), arm)
+                self._again[arm.told(rollout, step, AGAIN)] = (Draw(step), arm)
+                for before in range(step if policy.unit is not None and arm is not Arm.EXCLUDED else 0):
+                    self._arms[arm.told(rollout, step, after(before))] = (Draw(step, before), arm)
+        self._ages = {guard.name: guard.within_s for guard in policy.guards if guard.metric == "feedback"}
         self._windows: dict[Key, Sums] = {}
         self._told: dict[FactKey, Told] = {}
         self._stamp = self._told_stamp = 0
 
-    def look(self, ledger: Windows) -> Evidence:
+    def look(self, ledger: Windows, now_s: float) -> Evidence:
         """All that is known now. What the ledger raises."""
-        for key, sums, stamp in ledger.windows(tuple(self._arms), self._stamp):
+        self._read(ledger)
+        totals: dict[Draw, dict[Arm, Totals]] = {}
+        again: dict[Draw, dict[Arm, int]] = {}
+        for (*_, reason, told, outcome), sums in self._windows.items():
+            if told in self._again:
+                draw, arm = self._again[told]
+                calls = again.setdefault(draw, dict.fromkeys(Arm, 0))
+                calls[arm] += sums.n * _counts(outcome, reason)
+            else:
+                draw, arm = self._arms[told]
+                _add(_of(totals, draw)[arm], outcome, reason, sums)
+        for (start_s, told_arm, name, within_s), told in self._told.items():
+            if self._is_of_age(name, within_s, start_s, now_s):
+                draw, arm = self._arms[told_arm]
+                _of(totals, draw)[arm].told.setdefault(name, Told()).merge(told)
+        nothing = dict.fromkeys(Arm, 0)
+        for draw in again:
+            _of(totals, draw)
+        return {
+            draw: Seen(
+                arms[Arm.INCUMBENT],
+                arms[Arm.CANDIDATE],
+                arms[Arm.EXCLUDED].calls,
+                (again.get(draw, nothing)[Arm.INCUMBENT], again.get(draw, nothing)[Arm.CANDIDATE]),
+            )
+            for draw, arms in sorted(totals.items())
+        }
+
+    def _is_of_age(self, name: str, within_s: int, start_s: int, now_s: float) -> bool:
+        """Whether Feedback counts that came within so many seconds (0: later than any age) after a minute's Requests."""
+        age = self._ages.get(name, 0)
+        return not age or (0 < within_s <= age and start_s + 60 + age <= now_s)
+
+    def _read(self, ledger: Windows) -> None:
+        """What has changed."""
+        arms = (*self._arms, *self._again)
+        for key, sums, stamp in ledger.windows(arms, self._stamp):
             self._windows[key] = sums
             self._stamp = max(self._stamp, stamp)
         for fact, told, stamp in ledger.told(tuple(self._arms), self._told_stamp):
             self._told[fact] = told
             self._told_stamp = max(self._told_stamp, stamp)
-        totals: dict[int, dict[Arm, Totals]] = {}
-        for (*_, role, reason, told, outcome), sums in self._windows.items():
-            step, arm = self._arms[told]
-            of_step = totals.setdefault(step, {one: Totals() for one in Arm})
-            _add(of_step[arm], role, outcome, reason, sums)
-        for (_, told_arm, name), told in self._told.items():
-            step, arm = self._arms[told_arm]
-            if step in totals:
-                totals[step][arm].told.setdefault(name, Told()).merge(told)
-        return {
-            step: Seen(arms[Arm.INCUMBENT], arms[Arm.CANDIDATE], arms[Arm.EXCLUDED].calls)
-            for step, arms in sorted(totals.items())
-        }
 
 
-def _add(totals: Totals, role: str, outcome: str, reason: str, sums: Sums) -> None:
-    """A window's. What nobody waited for tells nothing, but that it was assigned."""
-    if role in _FIRST:
-        totals.requests += sums.n
-    if outcome == Outcome.ABANDONED.value or reason in _NOT_ITS_DOING:
+def _of(totals: dict[Draw, dict[Arm, Totals]], draw: Draw) -> dict[Arm, Totals]:
+    if draw not in totals:
+        totals[draw] = {one: Totals() for one in Arm}
+    return totals[draw]
+
+
+def _counts(outcome: str, reason: str) -> bool:
+    """What nobody waited for, or wasn't the Version's doing, tells nothing of it."""
+    return outcome != Outcome.ABANDONED.value and reason not in _NOT_ITS_DOING
+
+
+def _add(totals: Totals, outcome: str, reason: str, sums: Sums) -> None:
+    """A window's. That it was assigned counts also where its call tells nothing."""
+    totals.requests += sums.n
+    if not _counts(outcome, reason):
         return
     totals.calls += sums.n
     totals.prices.merge(sums.prices)
@@ -94,16 +133,17 @@ def known_before(rollout: Rollout, ledger: Windows) -> Totals:
     """What the incumbent was like in the hour before the Rollout began."""
     totals = Totals()
     since_s = rollout.began_ns // NS - _BEFORE_S
-    for (*_, role, reason, _, outcome), sums in ledger.before(rollout.model, rollout.incumbent, since_s):
-        _add(totals, role, outcome, reason, sums)
+    for (*_, reason, _, outcome), sums in ledger.before(rollout.model, rollout.incumbent, since_s):
+        _add(totals, outcome, reason, sums)
     return totals
 
 
 class Watch:
     """What a controller watches its Rollouts with: the ledger's windows, and a Judge. Used off the event loop."""
 
-    def __init__(self, ledger: Path) -> None:
+    def __init__(self, ledger: Path, clock: Clock) -> None:
         self._path = ledger
+        self._clock = clock
         self._ledger: Ledger | None = None
 
     def judge(self, policy: RolloutPolicy, state: bytes | None) -> Judge:
@@ -114,8 +154,8 @@ class Watch:
 
     def observe(self, rollout: Rollout) -> Callable[[], Evidence | None]:
         """What reads a Rollout's evidence; None while there is no ledger, or it can't be read."""
-        observer = Observer(rollout.id, len(rollout.policy.steps))
-        return lambda: self._read(rollout, observer.look)
+        observer = Observer(rollout.id, rollout.policy)
+        return lambda: self._read(rollout, lambda ledger: observer.look(ledger, self._clock.wall_ns() / NS))
 
     def before(self, rollout: Rollout) -> Totals | None:
         """What the incumbent was like before; None where nobody can tell."""

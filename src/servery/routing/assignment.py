@@ -43,6 +43,7 @@ def assign(trial: Trial, unit: bytes | None) -> tuple[Arm, Assigned]:
     if unit is None:
         return Arm.EXCLUDED, Assigned(trial.rollout, Arm.EXCLUDED.word, 1.0, "")
     place, name = place_of(trial.rollout, unit)
+    keeps = bool(trial.header or trial.parameter)
     if place < trial.share:
-        return Arm.CANDIDATE, Assigned(trial.rollout, Arm.CANDIDATE.word, trial.share, name)
-    return Arm.INCUMBENT, Assigned(trial.rollout, Arm.INCUMBENT.word, 1 - trial.share, name)
+        return Arm.CANDIDATE, Assigned(trial.rollout, Arm.CANDIDATE.word, trial.share, name, keeps)
+    return Arm.INCUMBENT, Assigned(trial.rollout, Arm.INCUMBENT.word, 1 - trial.share, name, keeps)

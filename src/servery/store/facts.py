@@ -1,6 +1,8 @@
 """Feedback on Requests that met a Rollout, folded by arm as it is joined. Of each (Record, row, name) the last counts.
 
-The window is that of the Record, so what comes late, or corrects what came before, is found where it belongs.
+The window is that of the Record, so what comes late, or corrects what came before, is found where it belongs. It is told apart by
+how long after the Request it came: a correction stands where it came itself, so all that came within some age is what was known of
+each Request at that age. A Request was drawn once, so it tells once of each name: by its first row, or as a whole.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from sqlalchemy.dialects import sqlite
 
 from servery.store import schema
 from servery.store.rows import Row, feedback_of, record_of
+from servery.store.windows import counts_for
 from servery.terms.folds import Told
 from servery.terms.record import Attempt, Feedback, Record, answering
+from servery.terms.rollouts import AGES_S
 
 _MINUTE_NS = 60 * 10**9
+_NS = 10**9
 
-Key = tuple[int, str, str]  # start (s), arm, name
+Key = tuple[int, str, str, int]  # start (s), arm, name, within (s)
 
 
 class Facts:
@@ -35,7 +40,7 @@ class Facts:
             select(feedback)
             .where(
                 feedback.c.day == bindparam("day"), feedback.c.record_id == bindparam("id"),
-                feedback.c.row == bindparam("row"), feedback.c.name == bindparam("name"),
+                feedback.c.row <= 0, feedback.c.name == bindparam("name"),
             )
             .order_by(feedback.c.at_ns.desc(), feedback.c.id.desc())
             .limit(1)
@@ -51,14 +56,16 @@ class Facts:
     def add(self, lines: Iterable[Row], stamp: int) -> None:
         """Fold Feedback (rows of the table `feedback`) that is about to be stored."""
         folded: dict[Key, Told] = {}
-        newest: dict[tuple[bytes, int, str], Feedback] = {}
+        newest: dict[tuple[bytes, str], Feedback] = {}
         for line in sorted(lines, key=lambda row: (row[4], row[5])):
             fact = feedback_of(line)
+            if fact.row > 0:
+                continue
             named = {"day": line[0], "id": fact.record_id}
             found = self._connection.execute(self._exposed, named).one_or_none()
             if found is None:
                 continue
-            place = (fact.record_id, fact.row, fact.name)
+            place = (fact.record_id, fact.name)
             before = newest.get(place) or self._before(named, fact)
             if before is not None and (before.at_ns, before.id) >= (fact.at_ns, fact.id):
                 continue
@@ -68,18 +75,17 @@ class Facts:
             self._merge(key, told, stamp)
 
     def _before(self, named: dict[str, Any], fact: Feedback) -> Feedback | None:
-        last = {**named, "row": fact.row, "name": fact.name}
-        row = self._connection.execute(self._last, last).one_or_none()
+        row = self._connection.execute(self._last, {**named, "name": fact.name}).one_or_none()
         return None if row is None else feedback_of(tuple(row))
 
     def _merge(self, key: Key, told: Told, stamp: int) -> None:
         table = schema.feedback_windows
-        start, arm, name = key
-        query = select(table).where(table.c.start_s == start, table.c.arm == arm, table.c.name == name)
+        query = select(table).where(*(column == part for column, part in zip(table.primary_key, key, strict=True)))
         row = self._connection.execute(query).one_or_none()
         if row is not None:
             told.merge(_told(tuple(row)))
-        values = {"start_s": start, "arm": arm, "name": name, **msgspec.structs.asdict(told), "stamp": stamp}
+        names = [column.name for column in table.primary_key]
+        values = {**dict(zip(names, key, strict=True)), **msgspec.structs.asdict(told), "stamp": stamp}
         self._connection.execute(self._put, values)
 
 
@@ -87,24 +93,29 @@ def told_since(connection: Connection, arms: Sequence[str], stamp: int) -> Itera
     """What of these arms has changed after `stamp`, with the stamp of its last change."""
     table = schema.feedback_windows
     for row in connection.execute(select(table).where(table.c.arm.in_(arms), table.c.stamp > stamp)):
-        yield (row.start_s, row.arm, row.name), _told(tuple(row)), row.stamp
+        yield (row.start_s, row.arm, row.name, row.within_s), _told(tuple(row)), row.stamp
 
 
 def _told(row: Sequence[Any]) -> Told:
-    return Told(*row[3:-1])
+    return Told(*row[4:-1])
 
 
 def _fold(folded: dict[Key, Told], record: Record, fact: Feedback, before: Feedback | None) -> None:
     attempt = _answer(record, fact.row)
     if attempt is None or not attempt.arm:
         return
-    start = (record.at_ns + record.duration_ns) // _MINUTE_NS * 60
-    told = folded.setdefault((start, attempt.arm, fact.name), Told())
-    row = 0 if fact.row < 0 and record.rows == 1 else fact.row
-    prediction = record.predictions[row] if 0 <= row < len(record.predictions) else None
+    ended_ns = record.at_ns + record.duration_ns
+    within = next((age for age in AGES_S if fact.at_ns - ended_ns <= age * _NS), 0)
+    key = (ended_ns // _MINUTE_NS * 60, counts_for(record, attempt), fact.name, within)
+    told = folded.setdefault(key, Told())
     if before is not None:
-        told.add(before.value, prediction, -1)
-    told.add(fact.value, prediction)
+        told.add(before.value, _predicted(record, before.row), -1)
+    told.add(fact.value, _predicted(record, fact.row))
+
+
+def _predicted(record: Record, row: int) -> str | None:
+    row = 0 if row < 0 and record.rows == 1 else row
+    return record.predictions[row] if 0 <= row < len(record.predictions) else None
 
 
 def _answer(record: Record, row: int) -> Attempt | None:

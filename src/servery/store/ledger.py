@@ -32,6 +32,7 @@ from servery.store.rows import (
     uptime_of,
     uptime_row,
 )
+from servery.store.units import Units
 from servery.store.windows import Key, Sums, Windows, attempts_of, attempts_since, next_stamp
 from servery.terms.folds import Told
 from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
@@ -79,6 +80,7 @@ class Ledger:
             self._insert_uptime = self._longer_uptime()
             self._joining = Joining(self._connection)
             self._windows = Windows(self._connection)
+            self._units = Units(self._connection)
         except BaseException:
             self.close()
             raise
@@ -103,11 +105,12 @@ class Ledger:
                     uptimes.append(uptime_row(line))
                 case Summary():
                     summaries.append(summary_row(line))
-        records.sort(key=lambda record: record.id)  # in the table's own order, so that it only grows at its end
+        # In the table's own order, so that it only grows at its end.
+        records = [record for _, record in sorted({record.id: record for record in records}.items())]
         with self._connection.begin():
             stamp = next_stamp(self._connection) if records or feedback else 0
             if records:
-                self._windows.add(self._insert(records), now_ns // 10**9, stamp)
+                self._windows.add(self._insert(self._units.marked(records)), now_ns // 10**9, stamp)
             for statement, rows in (
                 (self._insert_uptime, uptimes),
                 (self._insert_summaries, summaries),
@@ -177,6 +180,7 @@ class Ledger:
                     result = self._connection.execute(rows if limit is None else rows.where(key < limit))
                 removed += result.rowcount if table is schema.records else 0
         with self._connection.begin():
+            self._units.retain(now_ns // 10**9)
             self._windows.retain(now_ns // 10**9, keep_days * DAY_NS // 10**9)
             for table, at in (
                 (schema.uptime, schema.uptime.c.until_ns),

@@ -71,6 +71,8 @@ class NamedArm(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     arm: str
     propensity: float
     unit: str
+    keeps: bool = False
+    drawn: str = ""
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -15,7 +15,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _bytes
 from servery.store.columns import text as _text
 
-HEAD = "0002"  # the migration that these tables are the result of
+HEAD = "0003"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -164,12 +164,27 @@ def _windows(name: str, *told_apart: str) -> Table:
     )
 
 
+# Who has come already while a Rollout goes on: the step in which its arm was drawn last, and whether that was the candidate.
+units = Table(
+    "units",
+    metadata,
+    _text("rollout", primary_key=True),
+    _text("unit", primary_key=True),
+    _number("step"),
+    _number("candidate"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
 feedback_windows = Table(
     "feedback_windows",
     metadata,
     _number("start_s", primary_key=True),
     _text("arm", primary_key=True),
     _text("name", primary_key=True),
+    _number(
+        "within_s", primary_key=True
+    ),  # how long after its Request it was told: at most so long; 0: longer than any
     _number("n"),
     *(_real(column) for column in ("total", "squares", "low", "high")),
     _number("judged"),

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import sqlite
 from servery.stats.sketch import Sketch
 from servery.store import schema
 from servery.terms.reasons import Reason
-from servery.terms.record import Record, answering
+from servery.terms.record import Attempt, Record, answering
+from servery.terms.rollouts import AGAIN
 
 NS = 10**9
 SECOND, MINUTE = 1, 60
@@ -85,12 +86,29 @@ def fold(records: Iterable[Record]) -> Folded:
         arms = ",".join([f"{one.rollout}/{one.arm}" for one in record.arms]) if record.arms else ""
         key: Key = (SECOND, second, route, tier, record.tenant, arms, record.outcome.value)
         _put(requests, key, record.rows, record.duration_ns, record.pico_usd, False)
-        for one in made:
-            key = (
-                SECOND, second, route, one.model, one.version, one.role.value, one.reason, one.arm, one.outcome.value
-            )  # fmt: skip
-            _put(attempts, key, one.rows, one.took_ns, one.pico_usd, bool(one.arm))
+        for one, arm in zip(made, _arms(record), strict=True):
+            key = (SECOND, second, route, one.model, one.version, one.role.value, one.reason, arm, one.outcome.value)
+            _put(attempts, key, one.rows, one.took_ns, one.pico_usd, bool(arm))
     return Folded(_with_minutes(requests), _with_minutes(attempts))
+
+
+def counts_for(record: Record, attempt: Attempt) -> str:
+    """The arm that a Request counts for by this Attempt, with how its unit was drawn."""
+    drawn = [one.drawn for one in record.arms if one.drawn and attempt.arm.startswith(f"{one.rollout}/")]
+    return f"{attempt.arm}/{drawn[0]}" if attempt.arm and drawn else attempt.arm
+
+
+def _arms(record: Record) -> list[str]:
+    """What each Attempt counts for. Of one arm only the first one is an observation: the others weren't drawn by themselves."""
+    if not record.arms:
+        return [one.arm for one in record.attempts]
+    met: set[str] = set()
+    arms: list[str] = []
+    for one in record.attempts:
+        arms.append(f"{one.arm}/{AGAIN}" if one.arm in met else counts_for(record, one))
+        if one.arm:
+            met.add(one.arm)
+    return arms
 
 
 def _put(family: dict[Key, Sums], key: Key, rows: int, ns: int, pico_usd: int, priced: bool) -> None:

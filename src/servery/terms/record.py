@@ -70,12 +70,17 @@ class Choice(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The arm that a Request was given in a Rollout. `unit` is a digest of whom it was drawn for; "" where nobody knows that,
     and then it has the incumbent, and is no part of the comparison.
+
+    `keeps`: the unit comes again, and keeps its arm. `drawn` is the ledger's word of what such a Request tells: "" for the first one
+    of its unit; "after/2" where the unit had the incumbent in step 2, and now was drawn once more; else "again", and it isn't compared.
     """
 
     rollout: str
     arm: str
     propensity: float
     unit: str
+    keeps: bool = False
+    drawn: str = ""
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -57,6 +57,13 @@ class Guard(Declared, frozen=True):
         ),
     ] = "higher"
     bounds: Annotated[tuple[float, float], Meta(description="`feedback`: the smallest and the largest value")] = (0.0, 1.0)  # fmt: skip
+    within_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="`feedback`: only what is told within this time counts, and only of calls that are as old; default: all that has been told",
+        ),
+    ] = 0
 
 
 class RolloutStep(Declared, frozen=True):
@@ -160,9 +167,24 @@ class Arm(enum.IntEnum):
     def word(self) -> str:
         return self.name.lower()
 
-    def told(self, rollout: str, step: int) -> str:
-        """What Attempts say of it. Each step has its own share, so what was assigned in one is told apart from the next."""
-        return f"{rollout}/{step}/{self.word}"
+    def told(self, rollout: str, step: int, drawn: str = "") -> str:
+        """What Attempts say of it, and with `drawn` what windows do. Each step has its own share, so what was assigned in one is
+        told apart from the next.
+        """
+        return f"{rollout}/{step}/{self.word}" + (f"/{drawn}" if drawn else "")
+
+
+# Ages at which Feedback can be compared: a minute, …, 30 days.
+AGES_S = (60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200, 86_400, *(d * 86_400 for d in (2, 3, 7, 14, 30)))
+
+AGAIN = "again"  # of what isn't an observation of its own, as its arm was drawn for another one
+
+
+def after(step: int) -> str:
+    """Of units that had the incumbent in that step, when they come in a later one: those that the greater share took in were drawn
+    from them.
+    """
+    return f"after/{step}"
 
 
 class Looked(msgspec.Struct, frozen=True):
