@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pyright asks for a newer version of itself otherwise; constraints.txt says which one is used.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: demo demo-llm test proof bench bench-peers model-server proto clean
+.PHONY: demo demo-llm test proof proof-quick bench bench-peers model-server proto clean
 
 demo: .venv/demo.installed  ## three models, one route: a few minutes from a fresh clone to the first report
 	@$(BIN)/servery demo demo
@@ -24,6 +24,9 @@ test: .venv/test.installed  ## every check and every test
 
 proof: .venv/test.installed  ## the tests that take minutes
 	$(BIN)/pytest -m proof
+
+proof-quick: .venv/test.installed  ## false verdicts of rollouts in 500 worlds of each kind: at most ten minutes
+	WORLDS=500 $(BIN)/pytest -q -m proof -n auto --maxprocesses 8 tests/worlds/test_false_verdicts.py
 
 bench: .venv/test.installed  ## Servery beside the least server that could do the same; needs wrk
 	$(BIN)/python benchmarks/bench.py

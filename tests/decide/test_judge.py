@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 
 from servery.control.evidence import Draw, Evidence, Seen, Totals
-from servery.control.judge import Judge, looked, named
-from servery.stats.windows import Bounds
+from servery.control.judge import Judge, Means, State, looked, named
+from servery.stats.windows import Bounds, Sums
 from servery.terms.folds import Told
 from servery.terms.rollouts import Guard, RolloutPolicy, RolloutStep, Unit, Verdict
 
@@ -98,6 +99,54 @@ def test_cost_is_held_against_a_part_of_the_incumbents() -> None:
     assert said[0] in (Verdict.BETTER, Verdict.NO_DIFFERENCE)
     assert said[2] is Verdict.WORSE
     assert said[1] is not Verdict.WORSE
+
+
+def test_cost_decides_soon() -> None:
+    """Bets are sized by the margin's part of what the incumbent costs, not by the cap, which is five times that."""
+    draws, judge = np.random.default_rng(1), Judge(policy(Guard("cost", 0.1, most_usd=0.005)))
+    judge.learn(priced(draws, 1_000, 10**9))
+    alike, twice = ((priced(draws, n, 10**9), priced(draws, n, cost)) for n, cost in ((1_000, 10**9), (60, 2 * 10**9)))
+    assert (
+        Judge(policy(Guard("cost", 0.1, most_usd=0.005)), judge.state()).look({Draw(0): Seen(*alike)})[0].verdict
+        is Verdict.NO_DIFFERENCE
+    )
+    assert judge.look({Draw(0): Seen(*twice)})[0].verdict is Verdict.WORSE
+
+
+def priced(draws: np.random.Generator, calls: int, mean: float) -> Totals:
+    """Calls of one row whose price scatters by half of itself."""
+    made = Totals(0, calls)
+    for value in draws.uniform(0.5, 1.5, calls) * mean:
+        made.prices.add(round(value))
+        assert made.priced is not None
+        made.priced = made.priced.plus(Sums(1, round(value), float(round(value)) ** 2))
+    return made
+
+
+def test_prices_are_exact_until_one_is_above_the_cap() -> None:
+    """A bin of the sketch is 2 % wide: prices at its ends would look as if they differed."""
+    harmless = Guard("cost", 0.001, most_usd=0.001)
+    judge = Judge(policy(harmless))
+    one, other = (exactly(200, pico) for pico in (10**8, 10**8 + 5_000))
+    judge.look({Draw(0): Seen(one, other)})
+    followed = msgspec.msgpack.decode(judge.state(), type=State).guards[0]
+    assert isinstance(followed, Means)
+    assert followed.harm.candidate.total == pytest.approx(200 * (10**8 + 5_000) / 1.001 / 1e9)
+    one.prices.add(2 * 10**9)  # above the cap
+    one.calls += 1
+    one.priced = Sums(201, 200 * 10**8 + 2 * 10**9, 200 * 1e16 + 4e18)
+    judge.look({Draw(0): Seen(one, other)})
+    followed = msgspec.msgpack.decode(judge.state(), type=State).guards[0]
+    assert isinstance(followed, Means)
+    assert followed.harm.incumbent.n == 201
+    assert followed.harm.incumbent.total == pytest.approx(200 * 0.1 + 1)
+    assert followed.exact == {}
+
+
+def exactly(calls: int, pico: int) -> Totals:
+    made = totals(calls, pico=pico)
+    made.priced = Sums(calls, calls * pico, calls * float(pico) ** 2)
+    return made
 
 
 def test_quality_by_labels_and_by_scores() -> None:

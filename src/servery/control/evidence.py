@@ -17,8 +17,8 @@ class Totals(msgspec.Struct):
     """One arm's Attempts: of each Request the first one, and where units come again that of their first Request.
 
     `requests` are those that met the Model, however their calls ended. `times` is the distribution of the ns of those that were
-    answered, `prices` that of all calls' pico-dollars a row, `priced` their exact sums, None where they aren't known: calls had several
-    rows; `told` is their Feedback, by name.
+    answered, `prices` that of all calls' pico-dollars a row, `priced` their exact sums (None: unknown, as calls had several rows);
+    `told` is their Feedback, by name.
     """
 
     requests: int = 0
@@ -26,7 +26,7 @@ class Totals(msgspec.Struct):
     errors: int = 0
     times: Sketch = msgspec.field(default_factory=Sketch)
     prices: Sketch = msgspec.field(default_factory=Sketch)
-    priced: Sums | None = None
+    priced: Sums | None = Sums()
     told: dict[str, Told] = msgspec.field(default_factory=dict[str, Told])
 
 

@@ -17,7 +17,7 @@ from servery.stats.mean_harm import MeanHarm
 from servery.stats.quantile_harm import QuantileHarm
 from servery.stats.ratio_check import RatioCheck
 from servery.stats.shares import quantile_bounds, slower_evidence
-from servery.stats.sketch import Sketch
+from servery.stats.sketch import Sketch, edge
 from servery.stats.windows import Bounds, Sums, Window, hits
 from servery.terms.folds import Told
 from servery.terms.money import from_usd
@@ -30,10 +30,11 @@ _EMPTY = Sketch().to_bytes()
 
 
 class Means(msgspec.Struct, tag="means"):
-    """A mean's sequence, and what of each draw it has seen: the incumbent's sums and the candidate's."""
+    """A mean's sequence, and what of each draw it has seen: the incumbent's sums and the candidate's; `exact` while those are known."""
 
     harm: MeanHarm
     seen: dict[Draw, tuple[Sums, Sums]] = {}
+    exact: dict[Draw, tuple[Sums, Sums]] = {}
 
 
 class Times(msgspec.Struct, tag="times"):
@@ -71,8 +72,10 @@ class Judge:
         for guard, followed in zip(self._policy.guards, self._state.guards, strict=True):
             if isinstance(followed, Times):
                 followed.harm = followed.harm.after(0.0, before.times, Sketch())
-            elif guard.metric == "errors":
-                followed.harm = followed.harm.after(Window(0.0, _sums(guard, before), Sums()))
+            elif guard.metric in ("errors", "cost"):
+                sums = _sums(guard, before) if guard.metric == "errors" else before.priced
+                if sums is not None and _are_values(sums, _cap(guard)):
+                    followed.harm = followed.harm.after(Window(0.0, sums, Sums()))
 
     def state(self) -> bytes:
         """What it has come to."""
@@ -122,14 +125,18 @@ class Judge:
         for draw, seen in evidence.items():
             sums = (_sums(guard, seen.incumbent), _sums(guard, seen.candidate))
             before = followed.seen.get(draw, _NOTHING)
-            fresh = [_less(now, then) for now, then in zip(sums, before, strict=True)]
-            if sums != before and all(_are_values(one, _cap(guard)) for one in fresh):
+            if sums == before:
+                continue
+            fresh = _fresh(followed, draw, sums, (_exactly(guard, seen.incumbent), _exactly(guard, seen.candidate)))
+            if all(_are_values(one, _cap(guard)) for one in fresh):
                 share = draw.share(self._policy)
                 followed.harm = followed.harm.after(Window(share, *_scaled(guard, fresh)))
                 followed.seen[draw] = sums
         bounds = followed.harm.bounds(self._alpha, self._policy.false_promotions)
         both = [sum(int(arms[at].n) for arms in followed.seen.values()) for at in (0, 1)]
-        return looked(named(guard), _margin(guard), bounds, both[0], both[1])
+        if guard.metric == "cost":
+            bounds = _in_parts(guard, bounds, followed.harm.incumbent)
+        return looked(named(guard), guard.margin, bounds, both[0], both[1])
 
     def _times(self, guard: Guard, followed: Times, evidence: Evidence) -> Iterator[Looked]:
         for draw, seen in evidence.items():
@@ -194,11 +201,21 @@ def named(guard: Guard) -> str:
 def _begun(guard: Guard) -> Means | Times:
     if guard.metric == "latency":
         return Times(QuantileHarm(guard.quantile, guard.margin))
-    return Means(MeanHarm(_margin(guard), cap=_cap(guard)))
+    if guard.metric == "cost":
+        # The candidate's come divided by 1 + margin: so far from the incumbent's is one that costs the same.
+        return Means(MeanHarm(0.0, cap=_cap(guard), part=guard.margin / (1 + guard.margin)))
+    return Means(MeanHarm(guard.margin, cap=_cap(guard)))
 
 
-def _margin(guard: Guard) -> float:
-    return 0.0 if guard.metric == "cost" else guard.margin
+def _in_parts(guard: Guard, bounds: Bounds, incumbent: Sums) -> Bounds:
+    """What is told of the candidate's dollars divided by 1 + margin, less the incumbent's, as parts of what the incumbent costs.
+
+    That is known well enough to be told; whether the margin is kept doesn't depend on it.
+    """
+    cap = _cap(guard)
+    mean = cap * max(incumbent.total / incumbent.n if incumbent.n else 1.0, 1e-9)
+    low, high = (guard.margin + (1 + guard.margin) * bound / mean for bound in (bounds.low, bounds.high))
+    return Bounds(max(low, -1.0), high)
 
 
 def _cap(guard: Guard) -> float:
@@ -225,6 +242,15 @@ def _sums(guard: Guard, totals: Totals) -> Sums:
     )
 
 
+def _exactly(guard: Guard, totals: Totals) -> Sums | None:
+    """The same where it is known exactly: prices aren't where one is above the cap, or a call had several rows."""
+    if guard.metric != "cost":
+        return None
+    span, priced = totals.prices.span(), totals.priced
+    known = priced is not None and priced.n == totals.prices.count
+    return priced if known and (span is None or edge(span[1]) <= _cap(guard)) else None
+
+
 def _told(guard: Guard, told: Told) -> Sums:
     if guard.better == "equal":
         return hits(told.judged - told.right, told.judged)
@@ -240,6 +266,17 @@ def _outside(guard: Guard, evidence: Evidence) -> bool:
     arms = [arm for seen in evidence.values() for arm in (seen.incumbent, seen.candidate)]
     told = [arm.told[guard.name] for arm in arms if guard.name in arm.told]
     return any(one.n and (one.low < guard.bounds[0] or one.high > guard.bounds[1]) for one in told)
+
+
+def _fresh(followed: Means, draw: Draw, sums: tuple[Sums, Sums], exact: tuple[Sums | None, Sums | None]) -> list[Sums]:
+    """What is new of both arms since the last look; exactly, as long as that has been known all the time."""
+    before, incumbent, candidate = followed.seen.get(draw, _NOTHING), *exact
+    known = followed.exact.get(draw, None if draw in followed.seen else _NOTHING)
+    if incumbent is None or candidate is None or known is None:
+        followed.exact.pop(draw, None)
+        return [_less(now, then) for now, then in zip(sums, before, strict=True)]
+    followed.exact[draw] = (incumbent, candidate)
+    return [_less(now, then) for now, then in zip((incumbent, candidate), known, strict=True)]
 
 
 def _less(now: Sums, before: Sums) -> Sums:

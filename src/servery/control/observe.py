@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from servery.control.evidence import Draw, Evidence, Seen, Totals
 from servery.host.clock import Clock
+from servery.stats.windows import Sums as Priced
 from servery.store.facts import Key as FactKey
 from servery.store.ledger import Ledger, WrongLedger
 from servery.store.windows import Key, Sums
@@ -123,6 +124,8 @@ def _add(totals: Totals, outcome: str, reason: str, sums: Sums) -> None:
         return
     totals.calls += sums.n
     totals.prices.merge(sums.prices)
+    exact = Priced(sums.n, sums.pico_usd, sums.pico_usd_squared)
+    totals.priced = totals.priced.plus(exact) if totals.priced is not None and sums.rows == sums.n else None
     if outcome == Outcome.SERVED.value:
         totals.times.merge(sums.times)
     else:

@@ -39,7 +39,8 @@ _MOST = 0.98  # of what a bet may lose at once: at 1 one observation could end i
 class Segment(msgspec.Struct, frozen=True):
     """Sums of windows in which everything that a bet depends on stayed the same.
 
-    h is `worse_centre` where worse is tested, `passed_centre` where passed is; `spread` is the variance that scales bets;
+    h is `worse_centre` where worse is tested, `passed_centre` where passed is; `spread` is the variance that scales bets,
+    `effect` the distance from the claim for which they are sized;
     the tangents are where the parabolas touch: `upward` for logarithms that rise with x, `downward` for those that fall.
     """
 
@@ -49,6 +50,7 @@ class Segment(msgspec.Struct, frozen=True):
     spread: float
     upward: float
     downward: float
+    effect: float = 0.0
     incumbent: Sums = Sums()
     candidate: Sums = Sums()
 
@@ -74,19 +76,19 @@ PASSED = ladder(-3, 3, 0, 0.4)
 
 def table(segments: Sequence[Segment]) -> Floats:
     """A column of numbers for each segment: what `log_evidence` reads, made once for many questions."""
-    rows = [(*astuple(one)[:6], *astuple(one.candidate), *astuple(one.incumbent)) for one in segments]
-    return np.array(rows, np.float64).reshape(len(rows), 12).T
+    rows = [(*astuple(one)[:7], *astuple(one.candidate), *astuple(one.incumbent)) for one in segments]
+    return np.array(rows, np.float64).reshape(len(rows), 13).T
 
 
-def log_evidence(segments: Floats, sign: int, harm: float, effect: float, reach: float) -> float:
+def log_evidence(segments: Floats, sign: int, harm: float, reach: Floats | float) -> float:
     """Logarithm of the evidence that the true harm is above `harm` (sign 1), or below it (sign -1).
 
     Where that is not so, it reaches log(1/α) with a chance of at most α, at whatever time one looks.
-    `effect` is the distance from `harm` for which the bets are sized; sign·`harm` must not be above `reach`.
+    sign·`harm` must not be above `reach`, which may be another one for each segment.
     """
     share, centre, spread = segments[0], segments[1 if sign > 0 else 2], segments[3]
-    upward, downward = segments[4:6]
-    sums = segments[6:].reshape(2, 3, -1, 1)  # of the candidate, of the incumbent
+    upward, downward, effect = segments[4:7]
+    sums = segments[7:].reshape(2, 3, -1, 1)  # of the candidate, of the incumbent
     rest = 1 - share
     bets = WORSE if sign > 0 else PASSED
     if sign > 0:

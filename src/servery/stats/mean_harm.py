@@ -24,13 +24,14 @@ class MeanHarm(msgspec.Struct, frozen=True):
     """Harm = candidate's mean - incumbent's mean, in the metric's own units; what is better when higher comes flipped.
 
     The sequence is narrowest where a true harm is about `effect` away from `margin` (by default: the margin itself), and valid
-    everywhere. `expected` is the incumbent's mean, where it is known before the first window; windows with share 0 teach it
+    everywhere; with `part` that is this part of the incumbent's mean, as far as it is known at the time. `expected` is the incumbent's mean, where it is known before the first window; windows with share 0 teach it
     too. It is a value: `after` returns the next one, with at most about two segments for each doubling of the data.
     """
 
     margin: float
     effect: float = 0.0
     cap: float = 1.0
+    part: float = 0.0
     expected: float | None = None
     segments: tuple[Segment, ...] = ()
     incumbent: Sums = Sums()
@@ -73,12 +74,10 @@ class MeanHarm(msgspec.Struct, frozen=True):
         """
         return Bounds(self._ruled_out(1, worse), -self._ruled_out(-1, passed))
 
-    @property
-    def _effect(self) -> float:
-        return self.effect or abs(self.margin) or self.cap / 100
-
-    def _reach(self, sign: int) -> float:
-        return sign * self.margin + _REACH[sign] * self._effect
+    def _effect(self, mean: float) -> float:
+        """In parts of the cap, as `mean` is, the incumbent's."""
+        fixed = self.effect or abs(self.margin) or self.cap / 100
+        return self.part * mean if self.part and not self.effect else fixed / self.cap
 
     def _capped(self, sums: Sums) -> Sums:
         scaled = sums.times(1 / self.cap)
@@ -90,14 +89,20 @@ class MeanHarm(msgspec.Struct, frozen=True):
         return scaled
 
     def _asked(self, segments: Floats, sign: int, harm: float) -> float:
-        return log_evidence(segments, sign, harm / self.cap, self._effect / self.cap, self._reach(sign) / self.cap)
+        return log_evidence(segments, sign, harm / self.cap, self._reach(segments, sign))
+
+    def _reach(self, segments: Floats, sign: int) -> Floats:
+        """How far from the margin each segment's bets may be asked, in parts of the cap."""
+        return sign * self.margin / self.cap + _REACH[sign] * segments[6]
 
     def _ruled_out(self, sign: int, alpha: float) -> float:
         """The greatest sign·harm that is ruled out; the margin is looked at first, so that it decides exactly."""
         segments, wanted = table(self.segments), math.log(1 / alpha)
-        ruled_out, open_ = -self.cap, min(self.cap, self._reach(sign))
-        middle = sign * self.margin
-        while open_ - ruled_out > self._effect / _STEPS:
+        if not self.segments:
+            return -self.cap
+        ruled_out, open_ = -self.cap, min(self.cap, self.cap * float(self._reach(segments, sign).min()))
+        middle, near = sign * self.margin, self.cap * float(segments[6].min()) / _STEPS
+        while open_ - ruled_out > near:
             if self._asked(segments, sign, sign * middle) >= wanted:
                 ruled_out = middle
             else:
@@ -120,7 +125,8 @@ class MeanHarm(msgspec.Struct, frozen=True):
         variance = max(square - mean * mean, 1e-9)
         # Where nothing is known, what the incumbent does must not look as if the candidate did it.
         known = self.incumbent.n > 0 or self.expected is not None
-        beyond = (self.margin if self.margin > 0 else self._effect / 2) / self.cap
+        effect = self._effect(mean)
+        beyond = self.margin / self.cap if self.margin > 0 else effect / 2
         seen = self.incumbent.plus(self.candidate)
         rest = seen.flipped(1)
         return Segment(
@@ -130,6 +136,7 @@ class MeanHarm(msgspec.Struct, frozen=True):
             spread=variance * (1 + (1 - share) * beyond / mean),  # a count's variance grows with its mean
             upward=min(max(seen.squares / seen.total, _NEAR), 1.0) if seen.total > 0 else 1.0,
             downward=1 - min(max(rest.squares / rest.total, _NEAR), 1.0) if rest.total > 0 else 0.0,
+            effect=effect,
         )
 
 

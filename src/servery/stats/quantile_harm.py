@@ -120,12 +120,12 @@ class QuantileHarm(msgspec.Struct, frozen=True):
         sides = [(tail, tail.worse if sign > 0 else tail.passed) for tail in self.tails]
         segments = [
             Segment(
-                tail.share, one.part, one.part, one.part * (1 - one.part) / one.effect, 1.0, 0.0,
+                tail.share, one.part, one.part, one.part * (1 - one.part) / one.effect, 1.0, 0.0, 1.0,
                 hits(one.incumbent, tail.incumbent), hits(one.candidate[mark], tail.candidate),
             )
             for tail, one in sides
         ]  # fmt: skip
-        return log_evidence(table(segments), sign, 0.0, 1.0, 0.0)
+        return log_evidence(table(segments), sign, 0.0, 0.0)
 
     def _open(self, share: float, recent: Sketch) -> int | None:
         """The tail that takes more of this share: the last one, until it holds half of what was seen, or x is out of date."""
