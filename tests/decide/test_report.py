@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lines import DIGEST, MS, attempt, feedback, record, uptime
-from servery.cli.records import parse_span
 from servery.store.ledger import Chunk
 from servery.telemetry.report import Question, Report, make_report
+from servery.telemetry.spans import parse_span
 from servery.telemetry.tally import By
 from servery.terms.money import NS_PER_HOUR, busy_price
 from servery.terms.record import Feedback, Outcome, Record, Summary, Uptime, same

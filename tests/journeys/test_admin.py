@@ -17,10 +17,13 @@ import pytest
 import living
 from asking_admin import KEYS, PREFIX, Administered, keys
 from living import until
+from server import tensor
 from servery.cli.child import servery_command
 from servery.web.gate import MOST_FAILED
 from servery.web.openapi import describe
 from servery.web.operations import OPERATIONS
+
+ROW = {"inputs": [tensor("x", "FP32", [1, 30], [0.0] * 30)]}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,7 @@ def test_every_command_works_from_elsewhere_and_a_viewer_changes_nothing(server:
     assert '"only": [1]' in server.command("apply", "--revision", "1", "--yes", "--reason", "as it was")
     assert "no thresholds of any route" in server.command("route", "now", key="viewer", code=1)
     assert "whole: " in server.command("audit", "verify", key="viewer")
+    assert "model hours cost" in server.command("report", "--by", "model", key="viewer")
     changed = {(one["act"], one["who"]) for one in audited(server) if one["who"].startswith("key:")}
     assert {who for _, who in changed} == {"key:the-operator"}
     assert {"apply", "unload", "load"} <= {act for act, _ in changed}
@@ -113,6 +117,8 @@ def test_each_answer_is_what_its_schema_says(server: Administered) -> None:
     begun = server.ask_admin(f"{PREFIX}/apply", body={"reason": "a rollout", "retry": "again", "change": "mine"})
     assert begun.status == 200, begun.body
     until(lambda: server.ask_admin(f"{PREFIX}/rollouts").json["rollouts"], said=server.written)
+    assert server.infer("r", ROW, {"x-api-key": KEYS["tenant"]}).status == 200
+    server.await_stored(1)
     for one in OPERATIONS:
         path = PREFIX + one.path
         for step, value in steps.items():
@@ -151,6 +157,8 @@ def test_nothing_that_is_sent_is_an_error_of_ours(server: Administered) -> None:
         (f"{PREFIX}/history/9999999999999999999999", None, ""),
         (f"{PREFIX}/audit?after=x", None, ""),
         (f"{PREFIX}/audit/verify?heads=x", None, ""),
+        (f"{PREFIX}/report?since=soon", None, ""),
+        (f"{PREFIX}/report?by=weather", None, ""),
         (f"{PREFIX}/changes/%00", None, ""),
         (f"{PREFIX}/models/%2e%2e/load", {"reason": "r"}, ""),
         (f"{PREFIX}/rollouts/m/explode", {"reason": "r"}, ""),

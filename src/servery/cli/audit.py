@@ -11,11 +11,11 @@ import typer
 from servery.cli.plan import SERVER_HELP
 from servery.cli.plan_text import moment
 from servery.cli.reach import Cut, Failed, Unreached, fail, fail_with, folder_of, reach, state_in
-from servery.cli.records import parse_span
 from servery.control.auditing import head_of
 from servery.control.auditing import verify as look
 from servery.host.clock import Clock
 from servery.store.state import WrongState
+from servery.telemetry.spans import parse_span
 from servery.terms.audit import Verified
 from servery.web.bodies import Entries, EntryShown, shown
 

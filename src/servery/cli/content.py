@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError
 
 from servery.cli.audited import audited
 from servery.cli.reach import fail
-from servery.cli.records import parse_span
 from servery.control.apply import SnapshotError, read_snapshot
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.store.contents import Contents, Counted, WrongContents
 from servery.store.sealing import BadKeys, Sealer, Unreadable, read_keys
+from servery.telemetry.spans import parse_span
 from servery.terms.content import Content, Erasure, Sealed
 from servery.terms.record import parse_record_id
 

@@ -15,11 +15,13 @@ from rich.table import Table
 
 from servery.cli.child import Child
 from servery.cli.examples import Example, Stopped, copy_example, is_made, make
-from servery.cli.records import read_report
+from servery.cli.records import routes_of
 from servery.cli.tables import NOTHING, accuracy, lines_table, milliseconds, money, notes, percent, print_table
 from servery.host.clock import Clock
+from servery.host.settings import DataFolder
 from servery.telemetry.promises import Promise
 from servery.telemetry.report import Question, Report
+from servery.web.reports import read_report
 
 LEDGER_S = 60.0
 POLL_S = 0.1
@@ -88,9 +90,10 @@ def started(child: Child, told: str, console: Console) -> Generator[Child]:
 def _wait_for(folder: Path, route: str, began_ns: int, count: int, clock: Clock) -> Report:
     """The Report of one route, once all its Records and what was said of them are in the ledger."""
     deadline_ns = clock.steady_ns() + int(LEDGER_S * 1e9)
+    kept = DataFolder(folder / ".servery")
     while True:
         question = Question(began_ns, clock.wall_ns() + 1, "tier", route)
-        report = read_report(folder / ".servery", question)
+        report = read_report(kept.ledger, question, routes_of(kept))
         if report.total.rows >= count and report.total.labelled >= count:
             return report
         if clock.steady_ns() > deadline_ns:

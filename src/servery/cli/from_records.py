@@ -8,7 +8,6 @@ from sqlalchemy.exc import DBAPIError
 
 from servery.cli.audited import audited
 from servery.cli.content import opened, sealer_of
-from servery.cli.records import parse_span
 from servery.cli.router_options import JudgedOptions
 from servery.control.apply import SnapshotError, read_snapshot
 from servery.gateway.voices import VOICES
@@ -20,6 +19,7 @@ from servery.learning.recorded import Fact, Found, Wanted, find_facts, with_prom
 from servery.store.contents import AT_ONCE, Contents
 from servery.store.ledger import Ledger, WrongLedger
 from servery.store.sealing import Sealer, Unreadable
+from servery.telemetry.spans import parse_span
 from servery.terms.content import Content
 from servery.terms.manifest import Manifest
 from servery.terms.reasons import Refusal

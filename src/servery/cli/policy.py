@@ -12,7 +12,6 @@ from sqlalchemy.exc import DBAPIError
 
 from servery.cli.from_records import prompts_of
 from servery.cli.options import command
-from servery.cli.records import parse_span
 from servery.control.apply import Checked, SnapshotError, check, read_snapshot
 from servery.control.places import did_you_mean
 from servery.host.clock import Clock
@@ -24,6 +23,7 @@ from servery.learning.replay import Another, Measure, Replayed, replay
 from servery.learning.ways import models_of, otherwise, plan_of, unlike
 from servery.routing.hardness import hardness
 from servery.store.ledger import Ledger, WrongLedger
+from servery.telemetry.spans import parse_span
 from servery.terms.change import Snapshot
 from servery.terms.placement import speaks
 from servery.terms.record import Record

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 import msgspec
 import typer
-from sqlalchemy.exc import DBAPIError
 
+from servery.cli.plan import SERVER_HELP
+from servery.cli.reach import fail, told
 from servery.control.apply import SnapshotError, read_snapshot
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
-from servery.store.ledger import Ledger, WrongLedger
-from servery.telemetry.report import Line, Question, Report, make_report
+from servery.telemetry.report import Line, Question, Report
+from servery.telemetry.spans import parse_span
 from servery.telemetry.tally import By
 from servery.terms.money import to_usd
 from servery.terms.routes import Route
+from servery.web.reports import Unreadable, read_report
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _CSV_COLUMNS = (
     "kind", "route", "name", "requests", "served", "refused", "failed", "abandoned", "rows", "share", "p50_ms",
     "p95_ms", "p99_ms", "usd", "usd_per_million", "labelled", "correct", "accuracy", "accuracy_low", "accuracy_high",
@@ -36,6 +37,7 @@ def report(
     by: Annotated[By, typer.Option(help="What the lines stand for.")] = "tier",
     route: Annotated[str | None, typer.Option(help="Only this route.")] = None,
     output: Annotated[Literal["table", "json", "csv"], typer.Option("-o", "--output", help="How to print.")] = "table",
+    server: Annotated[str, typer.Option(help=SERVER_HELP)] = "",
 ) -> None:
     """Shares, latency, dollars and quality of what was served, and whether the promises held.
 
@@ -47,13 +49,16 @@ def report(
         raise typer.BadParameter(
             f"{since!r} is not a span of time; write for instance 30m, 1h, 2d or all", param_hint="--since"
         )
-    since_ns = 0 if span == 0 else until_ns - span
-    try:
-        answer = read_report(data, Question(since_ns, until_ns, by, route))
-    except WrongLedger as error:
-        _fail(str(error))
-    except DBAPIError as error:
-        _fail(f"{DataFolder(data).ledger} can't be read: {error.orig}")
+    if server:
+        asked = {"since": since, "by": by, **({} if route is None else {"route": route})}
+        answer = told(None, server, f"/report?{urlencode(asked)}", Report)
+    else:
+        folder = DataFolder(data)
+        try:
+            question = Question(0 if span == 0 else until_ns - span, until_ns, by, route)
+            answer = read_report(folder.ledger, question, routes_of(folder))
+        except Unreadable as error:
+            fail(str(error))
     if output == "json":
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
     elif output == "csv":
@@ -64,28 +69,7 @@ def report(
         show(answer)
 
 
-def read_report(data: Path, question: Question) -> Report:
-    """The Report of one data folder; WrongLedger when it has none, DBAPIError when it can't be read."""
-    folder = DataFolder(data)
-    ledger = Ledger(folder.ledger)
-    try:
-        chunks = ledger.read(question.since_ns, question.until_ns)
-        summaries = ledger.summaries(question.since_ns, question.until_ns)
-        uptimes = ledger.uptimes(question.since_ns, question.until_ns)
-        return make_report(question, chunks, summaries, uptimes, _routes(folder))
-    finally:
-        ledger.close()
-
-
-def parse_span(text: str) -> int | None:
-    """ns of "30m", "1h" and the like; 0 for "all"; None for what is neither."""
-    if text == "all":
-        return 0
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhdw])", text.strip())
-    return max(1, int(float(match[1]) * _UNITS[match[2]] * 1e9)) if match else None
-
-
-def _routes(folder: DataFolder) -> dict[str, Route]:
+def routes_of(folder: DataFolder) -> dict[str, Route]:
     """The Routes whose promises are looked at; none where nothing is published."""
     try:
         return dict(read_snapshot(folder.snapshot).manifest.routes)
@@ -113,8 +97,3 @@ def _cells(kind: str, line: Line) -> list[object]:
         line.share, line.p50_ms, line.p95_ms, line.p99_ms, to_usd(line.pico_usd), line.usd_per_million, line.labelled,
         line.correct, line.accuracy, interval.low if interval else None, interval.high if interval else None,
     ]  # fmt: skip
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(1)

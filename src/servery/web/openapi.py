@@ -18,7 +18,7 @@ _SCHEMAS = "#/components/schemas/{name}"
 _STEP = re.compile(r"{(\w+)(:path)?}")
 
 _TEXT = """\
-All that `servery plan`, `apply`, `history`, `audit`, `rollout` and the other commands do. A viewer's key may look, an operator's may change \
+All that `servery plan`, `apply`, `history`, `audit`, `rollout`, `report` and the other commands with `--server` do. A viewer's key may look, an operator's may change \
 what is served, and says why. Times are nanoseconds since 1970, money is in dollars unless the name says otherwise."""
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from servery.control.auditing import head_of, verify
 from servery.control.loop import Controller
 from servery.control.rollouts import VERBS, Rollouts
+from servery.host.clock import Clock
+from servery.telemetry.report import Question, Report
+from servery.telemetry.spans import parse_span
+from servery.telemetry.tally import By
 from servery.terms.admin import Role
 from servery.terms.audit import Verified
 from servery.terms.change import Change, Problem
@@ -19,6 +24,7 @@ from servery.terms.paced import PacedRoutes
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.rollouts import Rollout
 from servery.web import bodies
+from servery.web.reports import Unreadable, read_report
 
 
 class Unfit(Exception):
@@ -62,14 +68,19 @@ class Query(msgspec.Struct, frozen=True):
 
 
 _MOST = 500
+_REPORTS = 8
 
 
 class Acts:
     """What the Operations do, by one Controller."""
 
-    def __init__(self, controller: Controller, rollouts: Rollouts) -> None:
+    def __init__(self, controller: Controller, rollouts: Rollouts, ledger: Path, clock: Clock) -> None:
         self._controller = controller
         self._rollouts = rollouts
+        self._ledger = ledger
+        self._clock = clock
+        self._reporting = asyncio.Lock()
+        self._reports = 0  # that are made, or wait for their turn
 
     async def status(self, _: Asked) -> bodies.Status:
         """What is published, and who answers by it."""
@@ -151,6 +162,29 @@ class Acts:
         noted = [head for head in heads if head is not None]
         return await self._controller.journal.ask(lambda state: verify(state, noted))
 
+    async def report(self, asked: Asked) -> Report:
+        """What the Records say; one at a time, as a long span takes a while. Refusal."""
+        span = parse_span(asked.query.get("since", "1h"))
+        if span is None:
+            raise Refusal(Reason.INVALID_REQUEST, "`since` is a span of time such as 30m, 1h, 2d or all")
+        try:
+            by: By = msgspec.convert(asked.query.get("by", "tier"), By)
+        except msgspec.ValidationError:
+            raise Refusal(Reason.INVALID_REQUEST, f"`by` is one of {', '.join(get_args(By))}") from None
+        until_ns = self._clock.wall_ns() + 1
+        question = Question(until_ns - span if span else 0, until_ns, by, asked.query.get("route"))
+        routes = self._controller.settled.manifest.routes
+        if self._reports >= _REPORTS:
+            raise Refusal(Reason.NO_ROOM, f"{_REPORTS} reports are being made already", 10)
+        self._reports += 1
+        try:
+            async with self._reporting:
+                return await asyncio.to_thread(read_report, self._ledger, question, routes)
+        except Unreadable as error:
+            raise Refusal(Reason.NO_STATE, str(error)) from None
+        finally:
+            self._reports -= 1
+
     async def load(self, asked: Asked) -> Change:
         """Read a Model's artifacts again. Refusal."""
         return await self._controller.load(asked.path["model"], asked.who, asked.reason(asked.body.reason))
@@ -230,6 +264,14 @@ OPERATIONS = (
     Operation(
         "paced", "GET", "/paced", "viewer", "Where thresholds stand that follow their traffic, and what that gives",
         Acts.paced, PacedRoutes,
+    ),
+    Operation(
+        "report", "GET", "/report", "viewer", "Shares, latency, dollars and quality, from the Records", Acts.report, Report,
+        query=(
+            Query("since", "how far back: 30m, 1h (the default), 2d, or all", "string"),
+            Query("by", "what the lines stand for: tier (the default), model, version or tenant", "string"),
+            Query("route", "only this route", "string"),
+        ),
     ),
     Operation("held", "GET", "/held", "viewer", "Versions that are held", Acts.held, bodies.AllHeld),
     Operation(

@@ -56,7 +56,7 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
         watch = Watch(folder.ledger, Clock())
         rollouts = Rollouts(controller, RolloutBook(folder.state, folder.heads), watch, Clock(), Dice())
-        acts = Acts(controller, rollouts)
+        acts = Acts(controller, rollouts, folder.ledger, Clock())
         admin = HttpServer(AdminFace(acts, by_socket, here=True), listen_at(folder.admin), 20.0, 1.0)
         strangers = Tally("strangers", "asked of the admin API and refused")
         by_key = ByKey(lambda: controller.snapshot.manifest.admin, Clock(), strangers)
