@@ -12,7 +12,7 @@ import pytest
 from lines import attempt, feedback, record
 from servery.learning.examples import Unusable
 from servery.learning.recorded import Fact, Found, Wanted, find_facts, usd_per_million, with_prompts
-from servery.terms.record import Candidate, Choice, Feedback, Outcome, Record
+from servery.terms.record import Assigned, Candidate, Choice, Feedback, Outcome, Record
 
 WANTED = Wanted("chat", "cheap", "dear", "good")
 BOTH = (Candidate("cheap"), Candidate("dear"), Candidate("mid", "tools"))
@@ -56,8 +56,7 @@ def test_the_last_feedback_counts_and_stars_are_right_from_a_number_on() -> None
 
 
 def tried(arm: str) -> Record:
-    one = told()
-    return msgspec.structs.replace(one, attempts=(msgspec.structs.replace(one.attempts[0], arm=f"r1/0/{arm}"),))
+    return msgspec.structs.replace(told(), arms=(Assigned("r1", arm, 0.5, "u"),))
 
 
 def test_what_the_old_version_answers_in_a_rollout_counts() -> None:
@@ -72,7 +71,7 @@ LEFT_OUT = [
     (told(candidates=(Candidate("cheap"), Candidate("mid"))), True, "could not have begun at both tiers"),
     (told(), None, "have no such Feedback"),
     (told(), "maybe", "have Feedback that says neither right nor wrong"),
-    (tried("candidate"), True, "were answered by a version that was being tried in a rollout"),
+    (tried("candidate"), True, "were given the new version in a rollout"),
     (told(propensity=1.0), True, "began where the policy always begins (propensity 1)"),
 ]
 

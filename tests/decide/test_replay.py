@@ -12,7 +12,7 @@ from servery.learning.replay import Another, Measure, Replayed, replay
 from servery.learning.ways import otherwise, unlike
 from servery.routing.next import Kind, Plan, Step
 from servery.terms.manifest import Manifest
-from servery.terms.record import Candidate, Choice, Feedback, Outcome, Record
+from servery.terms.record import Assigned, Candidate, Choice, Feedback, Outcome, Record
 from servery.terms.routes import Route
 
 MODELS = {"cheap": "digits-cheap", "dear": "digits-dear"}
@@ -52,6 +52,11 @@ LEFT_OUT = [
     (record(route="chat"), None, "had no choice between tiers"),
     (record(attempt("cheap"), route="chat"), None, "had no choice between tiers"),
     (told(candidates=(BOTH[0], Candidate("dear", "limit"))), None, "were over a limit, which narrows the choice"),
+    (
+        msgspec.structs.replace(told(), arms=(Assigned("r1", "candidate", 0.5, "u"),)),
+        None,
+        "were given the new version in a rollout",
+    ),
     (told(), None, "have no such Feedback"),
     (told(), "maybe", "have Feedback that is no number, true or false"),
     (told(), float("inf"), "have Feedback that is no number, true or false"),

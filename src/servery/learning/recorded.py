@@ -19,6 +19,7 @@ from servery.learning.examples import Unusable
 from servery.learning.judged import Floats, Judged
 from servery.learning.lines import RIGHT
 from servery.learning.prompts import LEAST, Answered
+from servery.routing.assignment import Arm
 from servery.terms.record import Feedback, Outcome, Record
 
 EXPLORE = "`policy: {explore: 0.1}` of the route has a tenth of the first tiers drawn"
@@ -70,7 +71,7 @@ class Found(msgspec.Struct, frozen=True):
 
 UNANSWERED = "had no answer"
 UNFIT = "could not have begun at both tiers"
-TRIED = "were answered by a version that was being tried in a rollout"
+TRIED = "were given the new version in a rollout"
 UNJUDGED = "have no such Feedback"
 UNCLEAR = "have Feedback that says neither right nor wrong"
 CERTAIN = "began where the policy always begins (propensity 1)"
@@ -105,8 +106,8 @@ def _fact(record: Record, said: dict[bytes, bool | float | str], wanted: Wanted)
     fit = {candidate.tier for candidate in first.choice.candidates if not candidate.unfit}
     if not {wanted.cheap, wanted.strong} <= fit:
         return UNFIT
-    if any(attempt.arm.endswith("/candidate") for attempt in record.attempts):
-        return TRIED  # the tier is another one with it
+    if was_tried(record):
+        return TRIED
     if record.id not in said:
         return UNJUDGED
     right = _right(said[record.id], wanted.right_from)
@@ -115,6 +116,15 @@ def _fact(record: Record, said: dict[bytes, bool | float | str], wanted: Wanted)
     if not 0 < first.choice.propensity < 1:
         return CERTAIN
     return Fact(record.id, record.tenant, first.tier, first.choice.propensity, right, record.pico_usd)
+
+
+def was_tried(record: Record) -> bool:
+    """Whether it was given the new Version in a Rollout: a tier is another one with it.
+
+    That goes by what was assigned, before any tier was chosen. By what answered, the choices of one tier would be left out, and those of
+    another kept, and no propensity would be true any more.
+    """
+    return any(one.arm == Arm.CANDIDATE.word for one in record.arms)
 
 
 def _right(value: bool | float | str, right_from: float) -> float | None:

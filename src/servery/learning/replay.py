@@ -17,7 +17,7 @@ import numpy as np
 
 from servery.learning.judged import Floats
 from servery.learning.lines import RIGHT
-from servery.learning.recorded import Chunk
+from servery.learning.recorded import TRIED, Chunk, was_tried
 from servery.routing.next import Facts, Plan, chances
 from servery.stats.offpolicy import Logged, Valued, evaluate, refusal
 from servery.terms.record import Choice, Outcome, Record
@@ -122,6 +122,8 @@ def _seen(record: Record, another: Another, measure: Measure, said: Mapping[byte
     choice = None if first is None else first.choice
     if first is None or choice is None or not 0 < choice.propensity <= 1:
         return UNCHOSEN
+    if was_tried(record):
+        return TRIED
     if any(candidate.unfit == "limit" for candidate in choice.candidates):
         return LIMITED
     if another.before.get(first.tier, first.model) != first.model:
