@@ -42,6 +42,7 @@ COMMANDS = (
     Command("audit", "servery.cli.audit", "app", "Who changed what, and whether that was altered since.", group=True),
     Command("rollout", "servery.cli.rollout", "app", "Rollouts: what is being rolled out, and by hand.", group=True),
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
+    Command("drift", "servery.cli.drift", "drift", "Whether what models are asked, and say, has changed."),
     Command(
         "content", "servery.cli.content", "app", "Content: what was asked and answered, where it is kept.", group=True
     ),

@@ -25,6 +25,8 @@ def moved(rollout: Rollout, looks: Sequence[Looked], calls: int, now_ns: int) ->
     if worse:
         why = "; ".join(one.said for one in worse)
         return replace(rollout, phase=Phase.ROLLED_BACK, why=why, since_ns=now_ns)
+    if rollout.held_by:
+        return rollout
     invalid = [one for one in looks if one.verdict is Verdict.INVALID]
     if invalid:
         return _held(rollout, "; ".join(one.said for one in invalid))
@@ -58,14 +60,16 @@ def _onward(rollout: Rollout, calls: int, now_ns: int) -> Rollout:
 
 
 def by_hand(rollout: Rollout, verb: str, why: str, now_ns: int) -> Rollout | None:
-    """What a person makes of it; None where it can't be done: a Rollout that is over stays as it is."""
+    """What a person makes of it, or an alarm that holds it; None where it can't be done: a Rollout that is over stays as it is."""
     if rollout.phase.over:
         return None
     match verb:
         case "pause" if rollout.phase is not Phase.PAUSED:
             return replace(rollout, phase=Phase.PAUSED, why=why)
-        case "resume" if rollout.phase is Phase.PAUSED:
-            return replace(rollout, phase=Phase.RUNNING, why=why, since_ns=now_ns)
+        case "resume" if rollout.phase is Phase.PAUSED or rollout.held_by:
+            return replace(rollout, phase=Phase.RUNNING, why=why, since_ns=now_ns, held_by="")
+        case "hold" if rollout.phase in (Phase.RUNNING, Phase.HELD) and not rollout.held_by:
+            return replace(rollout, phase=Phase.HELD, why=why, held_by="drift")
         case "promote":
             return replace(rollout, phase=Phase.PROMOTED, why=why, since_ns=now_ns)
         case "abort":

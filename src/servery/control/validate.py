@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from servery.control.content import check_content
 from servery.control.doors import check_admin
+from servery.control.drift import check_drift
 from servery.control.fits import check_model, check_tiers
 from servery.control.guards import check_rollout
 from servery.control.language import check_language_model, check_language_route, known_prices
@@ -35,6 +36,9 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
     for name, model in manifest.models.items():
         problems.extend(check_needs(name, model, places))
         problems.extend(check_rollout(name, model, places))
+        known = models[name].versions if name in models else ()
+        signatures = [version.signature for version in known if version.signature is not None]
+        problems.extend(check_drift(name, model, signatures, places))
         problems.extend(check_language_model(name, model, models.get(name), places))
         if (served := models.get(name)) is not None and not speaks(model):
             problems.extend(_versions(name, model, served, places))

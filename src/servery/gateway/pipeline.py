@@ -25,6 +25,7 @@ from servery.gateway.overheard import Contents, keep_tensors, overhear
 from servery.gateway.quotas import Quotas, Stay, count, count_later, enter
 from servery.gateway.receive import Ask, TextAsk, receive
 from servery.gateway.record import close, new_record_id, outcome_of
+from servery.gateway.sketches import Sketches
 from servery.gateway.table import Entry, Table
 from servery.gateway.tallies import unrecorded
 from servery.gateway.trail import Slots, Trail
@@ -82,8 +83,12 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 class Pipeline:
     """One worker's path of a request. `table` is swapped in one assignment."""
 
-    def __init__(self, table: Table, lines: Lines, contents: Contents, clock: Clock, dice: Dice) -> None:
+    def __init__(
+        self, table: Table, lines: Lines, contents: Contents, clock: Clock, dice: Dice, sketches: Sketches | None = None
+    ) -> None:
         self.table = table
+        self._sketches = sketches
+        self._drifting: Sketches | None = None  # where something is watched for drift
         self.draining = False
         self.unrecorded = unrecorded()
         server = table.manifest.server
@@ -92,12 +97,19 @@ class Pipeline:
         self.contents = contents
         self.clock = clock
         self.dice = dice
+        self._follow(table)
 
     def swap(self, table: Table) -> None:
         """Answer by `table` from now on; requests under way end by the one that they began with."""
         server = table.manifest.server
         self.turns.at_once, self.turns.queue = server.concurrency_per_worker, server.queue_per_worker
+        self._follow(table)
         self.table = table
+
+    def _follow(self, table: Table) -> None:
+        if self._sketches is not None:
+            self._sketches.follow(table.manifest)
+            self._drifting = self._sketches if self._sketches.watched else None
 
     def identify(self, key: bytes | None) -> Caller:
         """Who asks; a Refusal here is counted, not recorded."""
@@ -190,6 +202,8 @@ class Pipeline:
                 ask.encode(entry, request.inference, answer)
                 if table.keepings:
                     keep_tensors(table.keepings, trail, request, answer, self.contents)
+                if self._drifting is not None:
+                    self._drifting.note(trail, request.feeds)
                 return entry, answer
             finally:
                 leave(self.turns)
@@ -233,6 +247,8 @@ class Pipeline:
                 finally:
                     if heard is not None:
                         self.contents.keep(heard.kept(ask.body))
+                if self._drifting is not None:
+                    self._drifting.note(trail, None)
                 return None, None
             finally:
                 leave(self.turns)

@@ -306,4 +306,5 @@ def what_a_target_needs(model: Model) -> Model:
         expose=False,
         limits=Limits(),
         rollout=RolloutPolicy(),
+        drift=None,
     )

@@ -61,6 +61,11 @@ class DataFolder:
         return self.path / "took.json"
 
     @property
+    def drift(self) -> Path:
+        """Which windows were looked at for drift, and which alarms are still to be told."""
+        return self.path / "drift.json"
+
+    @property
     def bulletin(self) -> Path:
         """The live facts as the controller told them last, so that a new start goes on by them."""
         return self.path / "bulletin.json"

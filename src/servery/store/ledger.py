@@ -19,6 +19,7 @@ from servery.store.database import engine_of, revision_of, upgrade
 from servery.store.facts import Key as FactKey
 from servery.store.facts import told_since
 from servery.store.joining import Joining
+from servery.store.judged import judged
 from servery.store.rows import (
     DAY_NS,
     Row,
@@ -27,6 +28,8 @@ from servery.store.rows import (
     feedback_row,
     record_of,
     record_row,
+    sketch_of,
+    sketch_row,
     summary_of,
     summary_row,
     uptime_of,
@@ -34,8 +37,9 @@ from servery.store.rows import (
 )
 from servery.store.units import Units
 from servery.store.windows import Key, Sums, Windows, attempts_of, attempts_since, next_stamp
+from servery.terms.drift import Judged
 from servery.terms.folds import Told
-from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
+from servery.terms.record import AnyLine, Feedback, Record, Sketched, Summary, Uptime
 
 CHUNK = 2_000
 RETIRED_AT_ONCE = 10_000
@@ -77,6 +81,7 @@ class Ledger:
             self._check()
             self._insert_records = self._ignore_known(schema.records)
             self._insert_summaries = self._ignore_known(schema.summaries)
+            self._insert_sketches = self._ignore_known(schema.sketches)
             self._insert_uptime = self._longer_uptime()
             self._joining = Joining(self._connection)
             self._windows = Windows(self._connection)
@@ -95,6 +100,7 @@ class Ledger:
         feedback: list[Row] = []
         uptimes: list[Row] = []
         summaries: list[Row] = []
+        sketches: list[Row] = []
         for line in lines:
             match line:
                 case Record():
@@ -105,6 +111,8 @@ class Ledger:
                     uptimes.append(uptime_row(line))
                 case Summary():
                     summaries.append(summary_row(line))
+                case Sketched():
+                    sketches.append(sketch_row(line))
         # In the table's own order, so that it only grows at its end.
         records = [record for _, record in sorted({record.id: record for record in records}.items())]
         with self._connection.begin():
@@ -114,6 +122,7 @@ class Ledger:
             for statement, rows in (
                 (self._insert_uptime, uptimes),
                 (self._insert_summaries, summaries),
+                (self._insert_sketches, sketches),
             ):
                 if rows:
                     self._connection.exec_driver_sql(statement, rows)
@@ -185,6 +194,7 @@ class Ledger:
             for table, at in (
                 (schema.uptime, schema.uptime.c.until_ns),
                 (schema.summaries, schema.summaries.c.minute_ns),
+                (schema.sketches, schema.sketches.c.until_ns),
             ):
                 self._connection.execute(table.delete().where(at < oldest_day * DAY_NS))
         return removed
@@ -213,6 +223,34 @@ class Ledger:
         table = schema.summaries
         query = select(table).where(table.c.minute_ns >= since_ns, table.c.minute_ns < until_ns)
         return [summary_of(row) for row in self._all(query)]
+
+    def first_sketched(self, model: str) -> dict[str, int]:
+        """By Version since when (ns since 1970) it has been counted for drift."""
+        table = schema.sketches
+        query = select(table.c.version, func.min(table.c.since_ns)).where(table.c.model == model)
+        with self._connection.begin():
+            rows = self._connection.execute(query.group_by(table.c.version)).all()
+        return {version: since_ns for version, since_ns in rows}  # noqa: C416 these are rows
+
+    def sketches(self, model: str, since_ns: int, until_ns: int) -> Iterator[Sketched]:
+        """What was counted of a Model for drift and written in [since, until), some hundreds at a time."""
+        table = schema.sketches
+        key = tuple_(table.c.until_ns, table.c.id)
+        position: tuple[int, bytes] = (since_ns, b"")
+        query = (
+            select(table)
+            .where(table.c.model == model, table.c.until_ns < until_ns)
+            .order_by(table.c.until_ns, table.c.id)
+            .limit(CHUNK // 4)
+        )
+        while rows := self._all(query.where(key > position)):
+            position = (rows[-1][1], rows[-1][2])
+            yield from map(sketch_of, rows)
+
+    def judged(self, model: str, name: str) -> list[Judged]:
+        """What Feedback of this name says of a Model's answers, in the order in which it came."""
+        with self._connection.begin():
+            return judged(self._connection, model, name)
 
     def count(self, name: str) -> int:
         """How many lines were dropped by the rule `name`: feedback_rejected or feedback_expired."""

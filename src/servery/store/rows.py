@@ -11,11 +11,13 @@ from msgspec.structs import astuple
 from servery.terms.record import (
     Assigned,
     Attempt,
+    Binned,
     Choice,
     Feedback,
     Outcome,
     Record,
     Role,
+    Sketched,
     Summary,
     Uptime,
     answering,
@@ -80,6 +82,7 @@ _ARMS = msgspec.json.Decoder(list[NamedArm])
 _ATTEMPTS = msgspec.json.Decoder(list[NamedAttempt])
 _PREDICTIONS = msgspec.json.Decoder(tuple[str | None, ...])
 _INDICES = msgspec.json.Decoder(tuple[int, ...])
+_FEATURES = msgspec.json.Decoder(tuple[Binned, ...])
 _VALUE = msgspec.json.Decoder(bool | float | str)
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
@@ -203,3 +206,23 @@ def summary_of(row: Row) -> Summary:
     return Summary(
         line_id, minute, tenant, route, tier, model, version, _OUTCOMES[outcome], requests, rows, answered, busy, pico
     )  # fmt: skip
+
+
+def sketch_row(line: Sketched) -> Row:
+    features = _ENCODER.encode(line.features).decode()
+    return (line.model, line.until_ns, line.id, line.since_ns, line.version, line.tenant, features)
+
+
+def sketch_of(row: Row) -> Sketched:
+    model, until_ns, line_id, since_ns, version, tenant, features = row
+    return Sketched(line_id, since_ns, until_ns, model, version, tenant, _FEATURES.decode(features))
+
+
+def value_of(text: str) -> bool | float | str:
+    """What Feedback says, as the table has it."""
+    return _VALUE.decode(text)
+
+
+def predictions_of(text: str) -> tuple[str | None, ...]:
+    """What was predicted, as the table has it."""
+    return () if text == "[]" else _PREDICTIONS.decode(text)

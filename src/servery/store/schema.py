@@ -15,7 +15,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _bytes
 from servery.store.columns import text as _text
 
-HEAD = "0003"  # the migration that these tables are the result of
+HEAD = "0004"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -114,6 +114,22 @@ summaries = Table(
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
+
+# What Versions were asked and said, as counts: for drift.
+sketches = Table(
+    "sketches",
+    metadata,
+    _text("model", primary_key=True),
+    _number("until_ns", primary_key=True),
+    _bytes("id", primary_key=True),
+    _number("since_ns"),
+    _text("version"),
+    _text("tenant"),
+    _text("features"),  # JSON: for each feature its name, whether its bins are numbers', bins and counts
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+Index("sketches_by_version", sketches.c.model, sketches.c.version, sketches.c.since_ns)
 
 # How far each run's spool is shipped: every segment below `segment`, and of it the groups up to `group_number`.
 cursors = Table(

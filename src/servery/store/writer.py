@@ -18,7 +18,7 @@ from servery.store import segments
 from servery.store.fold import Fold
 from servery.store.inflight import InFlight
 from servery.store.reserve import Reserve
-from servery.terms.record import AnyLine, Feedback, Record, Summary, Uptime
+from servery.terms.record import AnyLine, Feedback, Record, Sketched, Summary, Uptime
 from servery.terms.server import Records
 
 log = logging.getLogger("servery.spool")
@@ -227,7 +227,7 @@ class Writer:
             self._uptimes[line.run, line.model, line.version, line.since_ns] = (
                 line  # `until` only grows: the last one says all
             )
-        elif len(self._feedback) < KEPT_FEEDBACK:
+        elif not isinstance(line, Sketched) and len(self._feedback) < KEPT_FEEDBACK:
             self._feedback.append(line)
 
     def _kept(self) -> list[AnyLine]:

@@ -10,6 +10,7 @@ from msgspec import Meta
 from servery.terms.admin import Admin
 from servery.terms.content import ContentPolicy
 from servery.terms.declared import Count, Credentials, Declared, Name, Positive
+from servery.terms.drift import DriftPolicy
 from servery.terms.limits import Counters, Limits
 from servery.terms.money import from_usd
 from servery.terms.rollouts import RolloutPolicy
@@ -296,6 +297,9 @@ class Model(Declared, frozen=True):
     rollout: Annotated[RolloutPolicy, Meta(description="[how new versions are brought out](rollouts.md)")] = (
         RolloutPolicy()
     )
+    drift: Annotated[
+        DriftPolicy | None, Meta(description="[what is watched for drift](drift.md); default: nothing")
+    ] = None
     replies: Annotated[
         tuple[Canned, ...], Meta(max_length=256, description="`heuristic`: tried in order; the first that fits answers")
     ] = ()

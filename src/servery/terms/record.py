@@ -171,7 +171,28 @@ class Summary(Line, frozen=True, array_like=True, tag="summary", gc=False):
     pico_usd: int
 
 
-AnyLine = Record | Feedback | Uptime | Summary
+class Binned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How many values of a feature lie in which bins. `ordered`: the bins are those of numbers."""
+
+    feature: str
+    ordered: bool
+    bins: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+class Sketched(Line, frozen=True, array_like=True, tag="sketched", gc=False):
+    """What a Version was asked by a tenant and said, from about `since_ns` to `until_ns`, as counts: no value, and no Request."""
+
+    id: bytes
+    since_ns: int
+    until_ns: int
+    model: str
+    version: str
+    tenant: str
+    features: tuple[Binned, ...]
+
+
+AnyLine = Record | Feedback | Uptime | Summary | Sketched
 
 
 def answering(attempts: Sequence[Attempt]) -> int:

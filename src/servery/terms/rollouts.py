@@ -114,7 +114,7 @@ class Phase(enum.Enum):
 
     RUNNING = "running"
     PAUSED = "paused"  # by hand: what is exposed stays so, and nothing goes on by itself
-    HELD = "held"  # a guard has neither passed nor broken in time
+    HELD = "held"  # a guard has neither passed nor broken in time, or an alarm of drift; guards roll it back still
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"  # a guard was broken
     ABORTED = "aborted"  # by hand, or because another manifest was applied
@@ -149,6 +149,7 @@ class Rollout(msgspec.Struct, frozen=True):
     seen: int = 0  # calls of the candidate before this step
     phase: Phase = Phase.RUNNING
     why: str = ""  # the phase
+    held_by: str = ""  # who else holds it than its own guards, until it is resumed by hand
 
     @property
     def share(self) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,6 +17,11 @@ from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Lifeline
 from servery.terms.change import Snapshot
 from servery.wiring.commands import ADMIN_WORD, FLEET_WORD, ControllerSettings, needed_replicas
+
+if TYPE_CHECKING:
+    from servery.control.alarms import Alarms
+    from servery.control.loop import Controller
+    from servery.control.rollouts import Rollouts
 
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
@@ -65,7 +71,7 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
             return opening_of(controller.settled.manifest.admin, controller.manifest.parent)
 
         door = Door(declared, AdminFace(acts, by_key, here=False), lambda url: lifeline.say(ADMIN_WORD + url))
-        services = Services([controller, rollouts, admin, strangers, door])
+        services = Services([controller, rollouts, _alarms(controller, rollouts, folder), admin, strangers, door])
         await services.start()
         again = Again(controller)
         loop.add_signal_handler(signal.SIGHUP, again.ask)
@@ -75,3 +81,17 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         await services.drain()
 
     asyncio.run(serve())
+
+
+def _alarms(controller: Controller, rollouts: Rollouts, folder: DataFolder) -> Alarms:
+    """What watches for drift."""
+    from servery.control.alarms import Alarms
+    from servery.store.state import State
+
+    return Alarms(
+        lambda: (controller.settled, controller.manifest),
+        rollouts,
+        (folder.ledger, folder.drift),
+        lambda draft: State(folder.state, folder.heads, create=True).record(draft),
+        Clock(),
+    )

@@ -24,13 +24,17 @@ from servery.wiring.counting import counting
 from servery.wiring.loading import loader
 
 if TYPE_CHECKING:
+    from servery.gateway.overheard import Contents
     from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Owned, OwnedText
+    from servery.gateway.sketches import Sketches
+    from servery.gateway.table import Table
     from servery.gateway.trained import Reads
     from servery.gateway.worker import Face, Worker
     from servery.host.http import HttpServer
     from servery.host.rpc import GrpcServer
+    from servery.store.spool import Spool
     from servery.targets.in_process import InProcess
     from servery.targets.oip import OipTarget
 
@@ -42,7 +46,6 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     from servery.control.apply import read_snapshot
     from servery.gateway.holdings import Holdings
     from servery.gateway.link import Link
-    from servery.gateway.pipeline import Pipeline
     from servery.gateway.repository import Repository
     from servery.gateway.serving import Serving
     from servery.gateway.tallies import observed
@@ -82,10 +85,10 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     link = Link(folder, run, serving, lambda: asyncio.to_thread(read_snapshot, folder.snapshot), clock)
 
     async def serve() -> None:
-        pipeline = Pipeline(serving.table, spool, contents, clock, dice)
+        pipeline, sketches = _pipeline(serving.table, spool, contents, clock, dice)
         serving.when_swapped(pipeline.swap)
         repository = Repository(pipeline, link)
-        services = [tally, contents, *counted.services, serving, link]
+        services = [tally, contents, sketches, *counted.services, serving, link]
         worker = Worker(pipeline, spool, services, manifest.server.drain, lifeline.say)
         listener = socket.socket(fileno=settings.listener)
         faces: list[Face] = [_http_server(listener, pipeline, repository, worker, manifest.server)]
@@ -100,6 +103,15 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         # All is written. Python would wait for the threads, and a call whose caller is gone can't be interrupted.
         sys.stderr.flush()
         os._exit(0)
+
+
+def _pipeline(table: Table, spool: Spool, contents: Contents, clock: Clock, dice: Dice) -> tuple[Pipeline, Sketches]:
+    """The path of a request, and what counts for drift what passes."""
+    from servery.gateway.pipeline import Pipeline
+    from servery.gateway.sketches import Sketches
+
+    sketches = Sketches(spool.append, clock, dice)
+    return Pipeline(table, spool, contents, clock, dice, sketches), sketches
 
 
 def _reads(folder: DataFolder) -> Reads:

@@ -1,0 +1,107 @@
+"""`servery drift`: whether what models are asked, what they say, and how that is judged, is as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import msgspec
+import typer
+from sqlalchemy.exc import DBAPIError
+
+from servery.cli.plan_text import moment
+from servery.control.alarms import due, seen_in
+from servery.control.apply import SnapshotError, read_snapshot
+from servery.control.places import did_you_mean
+from servery.host.clock import Clock
+from servery.host.settings import DataFolder
+from servery.store.ledger import WrongLedger
+from servery.terms.drift import DriftLook, DriftPolicy
+from servery.terms.manifest import Manifest
+
+
+class Looks(msgspec.Struct, frozen=True):
+    """What `servery drift -o json` prints."""
+
+    looks: tuple[DriftLook, ...]
+
+
+def drift(
+    model: Annotated[str, typer.Argument(help="Only this model; default: all that declare `drift`.")] = "",
+    data: Annotated[Path, typer.Option(help="The data folder of the Servery that keeps the Records.")] = Path(
+        ".servery"
+    ),
+    back: Annotated[int, typer.Option(min=0, max=1_000, help="So many windows before the last whole one.")] = 0,
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")] = "table",
+) -> None:
+    """Show the last whole window of each model beside its reference: what has drifted, and what could not have been seen.
+
+    Exit 1 where something alarms.
+    """
+    folder = DataFolder(data)
+    try:
+        watched = _watched(read_snapshot(folder.snapshot).manifest, model)
+        now_ns = Clock().wall_ns()
+        looks = [seen_in(folder.ledger, name, policy, due(policy, now_ns) - back) for name, policy in watched.items()]
+    except (SnapshotError, WrongLedger) as error:
+        _stop(str(error))
+    except DBAPIError as error:
+        _stop(f"{folder.ledger} can't be read: {error.orig}")
+    if output == "json":
+        typer.echo(msgspec.json.format(msgspec.json.encode(Looks(tuple(looks))), indent=2))
+    else:
+        for one in looks:
+            _show(one, watched[one.model])
+    if any(one.alarmed for one in looks):
+        raise typer.Exit(1)
+
+
+def _watched(manifest: Manifest, model: str) -> dict[str, DriftPolicy]:
+    """The models that are looked at."""
+    watched = {name: one.drift for name, one in manifest.models.items() if one.drift is not None}
+    if not watched:
+        _stop("no model declares `drift`; write for instance `drift: {features: [age]}` below a model, and apply")
+    if not model:
+        return watched
+    if model not in watched:
+        guess = did_you_mean(model, list(watched))
+        fix = f"did you mean {guess!r}?" if guess else f"there is {', '.join(watched)}"
+        raise typer.BadParameter(f"no model {model!r} is watched; {fix}", param_hint="MODEL")
+    return {model: watched[model]}
+
+
+def _show(one: DriftLook, policy: DriftPolicy) -> None:
+    from rich.console import Console  # noqa: PLC0415 (rich is for people, and takes a while to import)
+    from rich.table import Table  # noqa: PLC0415
+
+    from servery.cli.tables import NOTHING, print_table  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    console.print(f"{one.model}, {moment(one.since_ns)} to {moment(one.until_ns)}", style="bold", soft_wrap=True)
+    if one.waits:
+        console.print(f"not yet: {one.waits}", soft_wrap=True)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("version", "tenant", "feature"):
+        table.add_column(title, no_wrap=True)
+    for title in ("reference", "window", "distance", "p", "seen from", ""):
+        table.add_column(title, justify="right", no_wrap=True)
+    for shift in sorted(one.shifts, key=lambda shift: 2.0 if shift.p is None else shift.p):
+        figures = (NOTHING,) * 3
+        if shift.p is not None:
+            figures = (f"{shift.distance:.3f}", f"{shift.p:.2g}", f"{shift.seen:.3f}")
+        said = "not yet" if shift.p is None else "ALARM" if shift.alarm else "no drift seen"
+        cells = (shift.version, shift.tenant, shift.feature, f"{shift.reference:,}", f"{shift.window:,}")
+        table.add_row(*cells, *figures, said, style="red" if shift.alarm else None)
+    print_table(console, table)
+    console.print(
+        f"A false alarm is expected once in {policy.expected_days_between_false_alarms:g} days, over all lines. `seen from`: a smaller distance "
+        "would have been missed in more than 20 of 100 windows like this",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+def _stop(message: str) -> NoReturn:
+    typer.echo(f"servery drift: {message}", err=True)
+    raise typer.Exit(2)

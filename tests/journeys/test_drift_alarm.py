@@ -1,0 +1,124 @@
+"""Drift, seen by a server: what it is asked changes, and that is told once: to an address, to a program, in the audit."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import artifacts
+from living import Living, servery, until
+from server import tensor
+
+pytestmark = pytest.mark.timeout(180)
+
+WINDOW_S = 6.0
+
+
+class Heard:
+    """An address that alarms are posted to; it fails the first time."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+        self.asked = 0
+        heard = self
+
+        class Face(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                heard.asked += 1
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if heard.asked > 1:
+                    heard.bodies.append(json.loads(body))
+                self.send_response(500 if heard.asked == 1 else 204)
+                self.end_headers()
+
+            def log_message(self, format: str, *_: Any) -> None:  # noqa: A002 its own name
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Face)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/alarm"
+
+
+@pytest.fixture
+def heard() -> Generator[Heard]:
+    one = Heard()
+    yield one
+    one.server.shutdown()
+    one.server.server_close()
+
+
+def declared(folder: Path, heard: Heard) -> dict[str, Any]:
+    script = "import sys; open('told.json', 'a').write(sys.stdin.read() + '\\n')"
+    drift = {
+        "features": ["x.0", "x.1"],
+        "window_hours": WINDOW_S / 3600,
+        "reference_windows": 1,
+        "expected_days_between_false_alarms": 1,
+        "on_alarm": {"webhook": heard.url, "command": [sys.executable, "-c", script], "hold_rollouts": True},
+    }
+    model = {"runtime": "onnx", "artifact": str(artifacts.identity(folder / "m.onnx", 2)), "drift": drift}
+    return {"models": {"m": model}, "routes": {"r": {"tiers": [{"name": "only", "model": "m"}]}}}
+
+
+def ask(server: Living, dice: random.Random, seconds: float, shift: float) -> None:
+    """Some 50 requests a second, or as many as the machine can do."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        row = [dice.gauss(0, 1) + shift, dice.gauss(0, 1)]
+        assert server.infer("r", {"inputs": [tensor("x", "FP32", [1, 2], row)]}).status == 200
+        time.sleep(0.015)
+
+
+def test_a_shift_of_an_input_is_told_once(tmp_path: Path, heard: Heard) -> None:
+    dice = random.Random(1)
+    with Living(tmp_path, declared(tmp_path, heard)) as server:
+        ask(server, dice, 2.2 * WINDOW_S, 0.0)
+        seen = servery("drift", "--data", server.data)
+        assert seen.returncode == 0, seen.stdout + seen.stderr
+        ask(server, dice, 2.2 * WINDOW_S, 3.0)
+        until(lambda: heard.bodies, 40, server.written)
+        until((tmp_path / "told.json").exists, said=server.written)
+        (told,) = json.loads((tmp_path / "told.json").read_text().splitlines()[0])["look"]["shifts"][:1]
+        assert (told["feature"], told["alarm"]) == ("x.0", True)
+        alarm = heard.bodies[0]
+        assert alarm["model"] == "m"
+        assert alarm["said"].startswith("drift of m: x.0 of version ")
+        flags = {one["feature"]: one["alarm"] for one in alarm["look"]["shifts"]}
+        assert flags == {"x.0": True, "x.1": False}
+        windows = [one["look"]["since_ns"] for one in heard.bodies]
+        assert len(windows) == len(set(windows))
+        entries = servery("audit", "show", "--data", server.data, "-o", "json").stdout.splitlines()
+        acts = [entry["act"] for entry in map(json.loads, entries)]
+        assert {"drift", "drift webhook", "drift command", "drift hold"} <= set(acts)
+        looked = [servery("drift", "m", "--back", back, "--data", server.data) for back in range(4)]
+        assert any("ALARM" in one.stdout and one.returncode == 1 for one in looked), [one.stdout for one in looked]
+
+
+REFUSED = [
+    ({"features": ["x.0", "z"]}, "the model has no input 'z'"),
+    ({"features": ["x", "x"]}, "the feature 'x' stands there twice"),
+    ({"window_hours": 24, "expected_days_between_false_alarms": 1}, "an alarm would say nothing"),
+    ({"on_alarm": {"webhook": "ftp://x"}}, "webhook"),
+    ({"feature": ["x"]}, "did you mean"),
+]
+
+
+@pytest.mark.parametrize(("drift", "said"), REFUSED)
+def test_what_cant_be_watched_is_refused(tmp_path: Path, drift: dict[str, Any], said: str) -> None:
+    model = {"runtime": "onnx", "artifact": str(artifacts.identity(tmp_path / "m.onnx", 2)), "drift": drift}
+    (tmp_path / "s.yaml").write_text(json.dumps({"servery": 1, "models": {"m": model}}))
+    done = servery("check", tmp_path / "s.yaml")
+    assert done.returncode == 1
+    assert said in done.stdout, done.stdout
