@@ -41,6 +41,13 @@ COMMANDS = (
     Command("history", "servery.cli.history", "history", "What was published, when, by whom and why."),
     Command("audit", "servery.cli.audit", "app", "Who changed what, and whether that was altered since.", group=True),
     Command("rollout", "servery.cli.rollout", "app", "Rollouts: what is being rolled out, and by hand.", group=True),
+    Command(
+        "experiment",
+        "servery.cli.experiment",
+        "app",
+        "Experiments: arms of a route compared on live traffic.",
+        group=True,
+    ),
     Command("report", "servery.cli.records", "report", "Shares, latency, dollars and quality, from the Records."),
     Command("drift", "servery.cli.drift", "drift", "Whether what models are asked, and say, has changed."),
     Command(

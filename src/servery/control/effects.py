@@ -22,6 +22,7 @@ _PARTS = {
     "subscriptions": "where calls wait, those of some tenants run before or after others than until now",
     "records": "Records are kept in another way",
     "admin": "other people may look at this Servery or change it, or by another door; a key that goes is refused at once",
+    "experiments": "nothing, until `servery experiment start` says so",
 }
 
 

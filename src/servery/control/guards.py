@@ -36,7 +36,7 @@ def check_rollout(name: str, model: Model, places: Places) -> Iterator[Problem]:
         if first.setdefault(same, index) != index:
             yield places.problem(here, f"guards {first[same]} and {index} watch the same", "leave one of them out")
     if policy.unit is not None:
-        yield from _unit(policy.unit, at(where, "unit"), places)
+        yield from check_unit(policy.unit, at(where, "unit"), places)
     for risk in ("false_rollbacks", "false_promotions"):
         if not 0 < getattr(policy, risk) < 1:
             message = f"a risk of {getattr(policy, risk):g} can't be kept"
@@ -81,7 +81,8 @@ def _age(guard: Guard, policy: RolloutPolicy, where: str, places: Places) -> Ite
         yield places.problem(at(where, "within_s"), message, "give every step a longer `max_duration_s`, or less here")
 
 
-def _unit(unit: Unit, where: str, places: Places) -> Iterator[Problem]:
+def check_unit(unit: Unit, where: str, places: Places) -> Iterator[Problem]:
+    """Whether it says what names a unit."""
     if bool(unit.header) == bool(unit.parameter):
         message = "a unit is named by a header or by a parameter"
         yield places.problem(where, message, "write `unit: {header: x-user-id}`, or `unit: {parameter: user}`")

@@ -13,6 +13,7 @@ import msgspec
 
 from servery.control.apply import into, publish, read_took, write_whole
 from servery.control.arrange import arrange, refused
+from servery.control.frozen import why_frozen
 from servery.control.journal import Journal
 from servery.control.places import Places
 from servery.control.planning import Looked, look_at_file, look_at_revision
@@ -163,7 +164,7 @@ class Controller:
         arranged = arrange(self.snapshot, wanted, lambda: self._dice.bits(6).hex())
         if arranged.conflicts:
             raise Refusal(Reason.CONFLICT, refused(arranged.conflicts[0], self.snapshot))
-        return arranged.snapshot
+        return msgspec.structs.replace(arranged.snapshot, experiments=self.snapshot.experiments)
 
     async def _apply_again(self, _: str, by: str, why: str) -> Change:
         """As `apply` of the manifest that is served. Refusal."""
@@ -191,6 +192,8 @@ class Controller:
             if msgspec.structs.replace(found.models[model], apart=declared.apart) == declared:
                 return self._now()
             await self._refuse_held(found.models[model])
+            if why := why_frozen(model, self.snapshot):
+                raise Refusal(Reason.CONFLICT, why)
             log.info("%s loads %s", by, model)
             intent = Intent(self._new_id(), "load", by, why, model)
             models = {**self.snapshot.models, model: found.models[model]}

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from servery.control.apply import Copies, check
+from servery.control.frozen import frozen
 from servery.control.places import Places, at
 from servery.control.plan import plan
 from servery.control.resolve import digest_now
@@ -62,6 +63,7 @@ def look_at_file(file: Path, here: Standpoint) -> Looked:
         return Looked(file, source, problems)
     if here.snapshot is not None:
         problems += tuple(needs_restart(here.snapshot.manifest, checked.manifest, checked.declared.places))
+        problems += tuple(frozen(here.snapshot, checked.snapshot(0, here.workers), checked.declared.places))
     return _looked(file, source, problems, checked.snapshot(0, here.workers), here)
 
 
@@ -72,10 +74,13 @@ def look_at_revision(revision: Revision, source: str, snapshot: Snapshot, here: 
         name: msgspec.structs.replace(served, standing=Standing.LOADED, apart=())
         for name, served in snapshot.models.items()
     }
-    wanted = msgspec.structs.replace(snapshot, epoch=0, models=models, workers=here.workers, candidates={})
+    wanted = msgspec.structs.replace(
+        snapshot, epoch=0, models=models, workers=here.workers, candidates={}, experiments={}
+    )
     problems = list(_changed(wanted, places))
     if here.snapshot is not None:
         problems += needs_restart(here.snapshot.manifest, wanted.manifest, places)
+        problems += frozen(here.snapshot, wanted, places)
     return _looked(Path(revision.file), source, tuple(problems), wanted, here)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from servery.control.content import check_content
+from servery.control.designs import check_design
 from servery.control.doors import check_admin
 from servery.control.drift import check_drift
 from servery.control.fits import check_model, check_tiers
@@ -45,15 +46,20 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
             signatures = [version.signature for version in served.versions if version.signature is not None]
             found = [problem for signature in signatures for problem in check_model(name, model, signature, places)]
             problems.extend(dict.fromkeys(found))  # said once, though several Versions have it
+
+    def check_route(route: Route, where: str) -> Iterator[Problem]:
+        yield from _tiers(manifest, models, route, where, places)
+        yield from check_pacing(route, where, places)
+        yield from check_policy(manifest, route, where, places)
+        yield from check_language_route(manifest, route, where, places)
+        yield from _promises(manifest, models, route, where, places)
+        yield from check_tiers(route, models, where, places)
+
     for name, route in manifest.routes.items():
-        where = at("routes", name)
-        problems.extend(_tiers(manifest, models, route, where, places))
-        problems.extend(check_pacing(route, where, places))
-        problems.extend(check_policy(manifest, route, where, places))
-        problems.extend(check_language_route(manifest, route, where, places))
-        problems.extend(_promises(manifest, models, route, where, places))
+        problems.extend(check_route(route, at("routes", name)))
         problems.extend(_residency(manifest, name, route, places))
-        problems.extend(check_tiers(route, models, where, places))
+    for name in manifest.experiments:
+        problems.extend(check_design(name, manifest, models, places, check_route))
     problems.extend(check_limits(manifest, models, places))
     return tuple(problems)
 
@@ -66,7 +72,12 @@ def _names(manifest: Manifest, places: Places) -> Iterator[Problem]:
             yield places.problem(
                 at("routes", name), message, "give one of them another name: callers use both the same way"
             )
-    for part, names in (("models", manifest.models), ("routes", manifest.routes), ("tenants", manifest.tenants)):
+    for part, names in (
+        ("models", manifest.models),
+        ("routes", manifest.routes),
+        ("tenants", manifest.tenants),
+        ("experiments", manifest.experiments),
+    ):
         for name in names:
             yield from _name(name, at(part, name), places)
     for name, route in manifest.routes.items():

@@ -28,13 +28,14 @@ from servery.gateway.record import close, new_record_id, outcome_of
 from servery.gateway.sketches import Sketches
 from servery.gateway.table import Entry, Table
 from servery.gateway.tallies import unrecorded
+from servery.gateway.texts import TextEntry
 from servery.gateway.trail import Slots, Trail
 from servery.gateway.trials import Said, assigned
 from servery.gateway.watch import watch
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
 from servery.terms.reasons import Reason, Refusal, bare
-from servery.terms.record import AnyLine, Outcome
+from servery.terms.record import AnyLine, Assigned, Outcome
 from servery.terms.request import Answer, Caller
 from servery.terms.routes import DEADLINE_MS
 
@@ -65,6 +66,7 @@ class Lines(Protocol):
 
 
 A = TypeVar("A", Ask, TextAsk)
+E = TypeVar("E", Entry, TextEntry)
 Way: TypeAlias = Callable[[Table, A, Trail], Awaitable[tuple[Entry | None, Answer | None]]]
 
 
@@ -193,10 +195,9 @@ class Pipeline:
                     until_ns = trail.started_ns + entry.deadline_ns
                     trail.paid = await bound.allowance.reserve(0, None, until_ns)
                 request = receive(ask, entry, trail)
-                if entry.exposed is not None:
-                    parameters = dict(request.inference.parameters)
-                    said = Said(ask.header, parameters.get)
-                    entry, trail.arms = assigned(entry.exposed, trail.id, said, trail.started_ns)
+                if entry.exposed is not None or entry.arms is not None:
+                    said = Said(ask.header, dict(request.inference.parameters).get)
+                    entry, trail.arms = _assigned(entry, trail, said)
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
                 ask.encode(entry, request.inference, answer)
@@ -229,9 +230,9 @@ class Pipeline:
                 prompt = ask.decode()
                 trail.route = prompt.called
                 entry = find_text(table.texts, prompt.called, prompt.form, prompt.called in table.entries)
-                if entry.exposed is not None:
+                if entry.exposed is not None or entry.arms is not None:
                     said = Said(ask.header, lambda name: scalar(prompt.fields.get(name)))
-                    entry, trail.arms = assigned(entry.exposed, trail.id, said, trail.started_ns)
+                    entry, trail.arms = _assigned(entry, trail, said)
                 trail.rows = 1
                 trail.begin()
                 until_ns = trail.started_ns + min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
@@ -277,6 +278,14 @@ class Pipeline:
         waiting = count(bound.quotas, now_ns)
         if waiting is not None:
             await count_later(bound.quotas, waiting, self.clock, now_ns + _DEADLINE_NS)
+
+
+def _assigned(entry: E, trail: Trail, said: Said) -> tuple[E, tuple[Assigned, ...]]:
+    """What answers this Request, and the arms that it was given: of an Experiment, or of Rollouts."""
+    if entry.arms is not None:
+        return entry.arms.assigned(trail.id, said)
+    assert entry.exposed is not None
+    return assigned(entry.exposed, trail.id, said, trail.started_ns)
 
 
 def gone() -> Refusal:

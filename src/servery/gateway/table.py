@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from servery.gateway.arms import Arms, with_arms
 from servery.gateway.holdings import UNBOUND, Bound, Holdings
 from servery.gateway.keeping import Keeping, keepings
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
@@ -98,6 +99,7 @@ class Entry(msgspec.Struct, frozen=True):
     closed: dict[str, frozenset[int]] = {}  # by tenant: the steps whose region its data may not flow to
     bound: Bound = UNBOUND  # of the route
     exposed: Exposed | None = None
+    arms: Arms | None = None  # of an Experiment
     watch: Watch | None = None  # where its thresholds follow the traffic
 
     @property
@@ -159,7 +161,7 @@ class Table(msgspec.Struct, frozen=True):
 
         Without routes: when nothing is loading any more, and some Model has an answer. A Model that can't be loaded
         costs its Route only the tier, and nobody else anything, so it doesn't make the worker unready by itself; nor does
-        one that sleeps, because it wakes.
+        one that sleeps, because it wakes. While an Experiment runs its arms are waited for, so that none seems to fail.
         """
         entries: dict[str, Entry | TextEntry] = {**self.entries, **self.texts}
         if not entries:
@@ -168,7 +170,14 @@ class Table(msgspec.Struct, frozen=True):
         unready = [name for name in names if entries[name].unready and entries[name].refusal is not Reason.SLEEPING]
         if not self.manifest.routes and len(unready) < len(names):
             unready = [name for name in unready if entries[name].refusal is Reason.WARMING]
-        return [f"{name}: {entries[name].unready}" for name in unready]
+        warming = [
+            f"{name}: {arm.unready}"
+            for name in self.manifest.routes
+            if (arms := entries[name].arms) is not None
+            for arm in arms.variants
+            if arm.refusal is Reason.WARMING and arm.unready and name not in unready
+        ]
+        return [*(f"{name}: {entries[name].unready}" for name in unready), *warming]
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -194,7 +203,9 @@ def compile_table(snapshot: Snapshot, targets: Targets, candidates: Targets, kep
         }  # fmt: skip
 
     entries = with_trials(snapshot, lambda chosen: _entries(*seen(chosen), kept), kept.lease)
+    entries = with_arms(snapshot, entries, lambda arm: _entries(arm, targets, kept))
     texts = with_trials(snapshot, lambda chosen: _texts(*seen(chosen), kept), kept.lease)
+    texts = with_arms(snapshot, texts, lambda arm: _texts(arm, targets, kept))
     speaking = any(map(speaks, manifest.models.values()))
     return Table(
         snapshot.epoch,

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from servery.gateway.arms import Arms
 from servery.gateway.holdings import UNBOUND, Bound
 from servery.gateway.trained import Trained
 from servery.gateway.trials import Exposed
@@ -153,6 +154,7 @@ class TextEntry(msgspec.Struct, frozen=True):
     promised: float = 0.95  # the share of answers that are meant to be there by the deadline
     bound: Bound = UNBOUND  # of the route
     exposed: Exposed | None = None
+    arms: Arms | None = None  # of an Experiment
     watch: Watch | None = None  # where its thresholds follow the traffic
 
     @property

@@ -109,15 +109,25 @@ def assigned(exposed: Exposed, record_id: bytes, said: Said, now_ns: int) -> tup
     """The variant for this Request, and the arms that it was given."""
     if now_ns >= exposed.lease.until_ns:
         return exposed.plain, ()
-    given = [assign(trial, _unit(trial, record_id, said)) for trial in exposed.trials]
+    given = [assign(trial, unit_of(trial, record_id, said)) for trial in exposed.trials]
     return exposed.variants[tuple([arm for arm, _ in given])], tuple([one for _, one in given])
 
 
-def _unit(trial: Trial, record_id: bytes, said: Said) -> bytes | None:
-    if trial.header:
-        value: Scalar | None = said.header(trial.header)
-    elif trial.parameter:
-        value = said.parameter(trial.parameter)
+class Asking(Protocol):
+    """Where a unit is named: a header, or a parameter; neither: each Request is one."""
+
+    @property
+    def header(self) -> str: ...
+    @property
+    def parameter(self) -> str: ...
+
+
+def unit_of(asking: Asking, record_id: bytes, said: Said) -> bytes | None:
+    """The unit of a Request; None: it doesn't say it."""
+    if asking.header:
+        value: Scalar | None = said.header(asking.header)
+    elif asking.parameter:
+        value = said.parameter(asking.parameter)
     else:
         return record_id
     return None if value is None or value == "" else str(value).encode("utf-8", "replace")

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import sqlite
 
 from servery.store import schema
 from servery.store.rows import Row, feedback_of, record_of
+from servery.store.unit_sums import UnitFolds
 from servery.store.windows import counts_for
 from servery.terms.folds import Told
 from servery.terms.record import Attempt, Feedback, Record, answering
@@ -46,6 +47,7 @@ class Facts:
             .limit(1)
         )  # fmt: skip
         self._exposed, self._last = exposed, last
+        self._unit_folds = UnitFolds(connection)
         insert = sqlite.insert(windows)
         sums = [column.name for column in windows.columns if not column.primary_key]
         self._put = insert.on_conflict_do_update(
@@ -70,7 +72,9 @@ class Facts:
             if before is not None and (before.at_ns, before.id) >= (fact.at_ns, fact.id):
                 continue
             newest[place] = fact
-            _fold(folded, record_of(tuple(found)), fact, before)
+            record = record_of(tuple(found))
+            _fold(folded, record, fact, before)
+            self._unit_folds.tell(record, fact.name, _change(Told(), record, fact, before))
         for key, told in folded.items():
             self._merge(key, told, stamp)
 
@@ -107,10 +111,15 @@ def _fold(folded: dict[Key, Told], record: Record, fact: Feedback, before: Feedb
     ended_ns = record.at_ns + record.duration_ns
     within = next((age for age in AGES_S if fact.at_ns - ended_ns <= age * _NS), 0)
     key = (ended_ns // _MINUTE_NS * 60, counts_for(record, attempt), fact.name, within)
-    told = folded.setdefault(key, Told())
+    _change(folded.setdefault(key, Told()), record, fact, before)
+
+
+def _change(told: Told, record: Record, fact: Feedback, before: Feedback | None) -> Told:
+    """Have `told` say this, in the place of what was said before."""
     if before is not None:
         told.add(before.value, _predicted(record, before.row), -1)
     told.add(fact.value, _predicted(record, fact.row))
+    return told
 
 
 def _predicted(record: Record, row: int) -> str | None:

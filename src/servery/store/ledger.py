@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Insert, Select, Table, bindparam, func, select, tuple_
 from sqlalchemy.dialects import sqlite
 
+from servery.stats.asymptotic import UnitSums
 from servery.store import schema
 from servery.store.database import engine_of, revision_of, upgrade
 from servery.store.facts import Key as FactKey
@@ -35,9 +36,11 @@ from servery.store.rows import (
     uptime_of,
     uptime_row,
 )
+from servery.store.unit_sums import Counts, UnitFolds, counts_of, sums_of
 from servery.store.units import Units
 from servery.store.windows import Key, Sums, Windows, attempts_of, attempts_since, next_stamp
 from servery.terms.drift import Judged
+from servery.terms.experiments import Metric
 from servery.terms.folds import Told
 from servery.terms.record import AnyLine, Feedback, Record, Sketched, Summary, Uptime
 
@@ -86,6 +89,7 @@ class Ledger:
             self._joining = Joining(self._connection)
             self._windows = Windows(self._connection)
             self._units = Units(self._connection)
+            self._unit_folds = UnitFolds(self._connection)
         except BaseException:
             self.close()
             raise
@@ -118,7 +122,9 @@ class Ledger:
         with self._connection.begin():
             stamp = next_stamp(self._connection) if records or feedback else 0
             if records:
-                self._windows.add(self._insert(self._units.marked(records)), now_ns // 10**9, stamp)
+                fresh = self._insert(self._units.marked(records))
+                self._windows.add(fresh, now_ns // 10**9, stamp)
+                self._unit_folds.add(fresh)
             for statement, rows in (
                 (self._insert_uptime, uptimes),
                 (self._insert_summaries, summaries),
@@ -162,6 +168,16 @@ class Ledger:
         with self._connection.begin():
             return list(told_since(self._connection, arms, stamp))
 
+    def units(self, experiment: str) -> dict[str, Counts]:
+        """What each arm of an Experiment has by now."""
+        with self._connection.begin():
+            return counts_of(self._connection, experiment)
+
+    def unit_sums(self, experiment: str, metrics: Sequence[Metric], until_ns: int) -> list[dict[str, UnitSums]]:
+        """For each metric the sums by arm, over the units that have begun by then."""
+        with self._connection.begin():
+            return [sums_of(self._connection, experiment, metric, until_ns) for metric in metrics]
+
     def cursor(self, run: str) -> Cursor:
         """How far `run` is shipped."""
         table = schema.cursors
@@ -191,6 +207,7 @@ class Ledger:
         with self._connection.begin():
             self._units.retain(now_ns // 10**9)
             self._windows.retain(now_ns // 10**9, keep_days * DAY_NS // 10**9)
+            self._unit_folds.retain(now_ns // 10**9)
             for table, at in (
                 (schema.uptime, schema.uptime.c.until_ns),
                 (schema.summaries, schema.summaries.c.minute_ns),

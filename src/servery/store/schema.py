@@ -15,7 +15,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _bytes
 from servery.store.columns import text as _text
 
-HEAD = "0004"  # the migration that these tables are the result of
+HEAD = "0005"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -206,6 +206,25 @@ feedback_windows = Table(
     _number("judged"),
     _number("right"),
     _number("stamp"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+# What the units of Experiments had: sums over their Requests, and over what callers told of them later.
+unit_sums = Table(
+    "unit_sums",
+    metadata,
+    *(_text(name, primary_key=True) for name in ("experiment", "unit", "arm")),
+    *(_number(name) for name in ("first_ns", "last_ns", "requests", "errors", "rows", "pico_usd", "served", "ns")),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+unit_facts = Table(
+    "unit_facts",
+    metadata,
+    *(_text(name, primary_key=True) for name in ("experiment", "unit", "arm", "name")),
+    _number("n"),
+    _real("total"),
+    *(_number(name) for name in ("judged", "right")),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )

@@ -8,7 +8,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _raw
 from servery.store.columns import text as _text
 
-HEAD = "state_0002"  # the migration that these tables are the result of
+HEAD = "state_0003"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -104,5 +104,28 @@ looks = Table(
     _number("number", primary_key=True),
     _number("at_ns"),
     _text("looks"),  # JSON: a list, one for each guard
+    sqlite_strict=True,
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name"),
+    _number("began_ns"),
+    _text("stage"),
+    _text("experiment"),  # JSON
+    _raw("judged"),  # what is kept between looks: MessagePack
+    sqlite_strict=True,
+)
+
+# Looks that said something new. Nothing here is ever changed.
+experiment_looks = Table(
+    "experiment_looks",
+    metadata,
+    _text("experiment", primary_key=True),
+    _number("number", primary_key=True),
+    _number("at_ns"),
+    _text("looks"),  # JSON: a list, one for each arm and metric
     sqlite_strict=True,
 )

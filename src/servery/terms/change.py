@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import msgspec
 
+from servery.terms.experiments import Experiment
 from servery.terms.manifest import Manifest, Model
 from servery.terms.rollouts import Unit
 from servery.terms.tensors import Signature
@@ -142,6 +143,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     routers: dict[str, Pinned] = {}  # by Route, of those that choose by a trained one
     verifiers: dict[str, Pinned] = {}  # by the path that the Manifest names
     candidates: dict[str, Candidate] = {}  # by Model, beside what `manifest` and `models` say of it
+    experiments: dict[str, Experiment] = {}  # by name, of those that run
 
     def promoted(self, names: Collection[str]) -> Snapshot:
         """With the candidates of these Models in the place of what is served of them."""

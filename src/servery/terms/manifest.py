@@ -11,6 +11,7 @@ from servery.terms.admin import Admin
 from servery.terms.content import ContentPolicy
 from servery.terms.declared import Count, Credentials, Declared, Name, Positive
 from servery.terms.drift import DriftPolicy
+from servery.terms.experiments import Design
 from servery.terms.limits import Counters, Limits
 from servery.terms.money import from_usd
 from servery.terms.rollouts import RolloutPolicy
@@ -345,6 +346,9 @@ class Manifest(Declared, frozen=True):
     servery: Annotated[Literal[1], Meta(description="version of the manifest's format")]
     models: dict[Name, Model] = {}
     routes: dict[Name, Route] = {}
+    experiments: Annotated[
+        dict[Name, Design], Meta(description="[arms of a route that are compared](experiments.md)")
+    ] = {}
     tenants: dict[Name, Tenant] = {}
     server: Server = Server()
     records: Records = Records()

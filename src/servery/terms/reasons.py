@@ -185,3 +185,15 @@ def bare(refusal: Refusal) -> Refusal:
     """
     refusal.__traceback__ = refusal.__context__ = None
     return refusal
+
+
+_OF_CALLERS = {
+    reason.word for reason in Reason if reason.fault is Fault.CALLER and reason is not Reason.INVALID_REQUEST
+} | {Reason.DRAINING.word}
+
+
+def of_callers(word: str) -> bool:
+    """Whether a Reason's word says that there was no answer by the doing of a caller, or of who stopped a worker, and not of
+    who was asked. A prompt or tensor that a Version refused may well be its own doing.
+    """
+    return word in _OF_CALLERS

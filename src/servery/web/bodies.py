@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from servery.terms.audit import Entry
 from servery.terms.change import Problem
+from servery.terms.experiments import Experiment, Look
 from servery.terms.history import Held, Revision
 from servery.terms.plan import Plan
 from servery.terms.rollouts import Looked, Rollout
@@ -161,6 +162,26 @@ class PastRollouts(msgspec.Struct, frozen=True):
     """Rollouts that are over, the newest first."""
 
     rollouts: tuple[Rollout, ...]
+
+
+class ExperimentNow(msgspec.Struct, frozen=True):
+    """An Experiment, and the last look at it where it runs."""
+
+    experiment: Experiment
+    look: Look
+
+
+class AllExperiments(msgspec.Struct, frozen=True):
+    """Experiments that run, those that are declared only, and those that were concluded."""
+
+    experiments: tuple[ExperimentNow, ...]
+
+
+class ExperimentReport(msgspec.Struct, frozen=True):
+    """An Experiment with every look at it, the oldest first."""
+
+    experiment: Experiment
+    looks: tuple[Look, ...]
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

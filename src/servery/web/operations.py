@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from servery.control.auditing import head_of, verify
+from servery.control.experiments import VERBS as EXPERIMENT_VERBS
+from servery.control.experiments import Experiments
 from servery.control.loop import Controller
 from servery.control.rollouts import VERBS, Rollouts
 from servery.host.clock import Clock
@@ -19,6 +21,7 @@ from servery.telemetry.tally import By
 from servery.terms.admin import Role
 from servery.terms.audit import Verified
 from servery.terms.change import Change, Problem
+from servery.terms.experiments import Experiment
 from servery.terms.history import Journaled, Wish
 from servery.terms.paced import PacedRoutes
 from servery.terms.reasons import Reason, Refusal
@@ -74,9 +77,12 @@ _REPORTS = 8
 class Acts:
     """What the Operations do, by one Controller."""
 
-    def __init__(self, controller: Controller, rollouts: Rollouts, ledger: Path, clock: Clock) -> None:
+    def __init__(
+        self, controller: Controller, rollouts: Rollouts, experiments: Experiments, ledger: Path, clock: Clock
+    ) -> None:
         self._controller = controller
         self._rollouts = rollouts
+        self._experiments = experiments
         self._ledger = ledger
         self._clock = clock
         self._reporting = asyncio.Lock()
@@ -213,6 +219,25 @@ class Acts:
             raise Refusal(Reason.NOT_FOUND, f"a rollout can be {', '.join(VERBS)}d, not {verb[:32]!r}")
         return await self._rollouts.act(asked.path["model"], verb, asked.who, asked.reason(asked.body.reason))
 
+    async def experiments(self, asked: Asked) -> bodies.AllExperiments:
+        """Those that run, drafts, and those that were concluded. Refusal."""
+        found = await self._experiments.all(asked.number("most", 50, _MOST))
+        return bodies.AllExperiments(tuple(bodies.ExperimentNow(*one) for one in found))
+
+    async def experiment(self, asked: Asked) -> bodies.ExperimentReport:
+        """One with every look at it. Refusal."""
+        experiment, looks = await self._experiments.report(asked.path["experiment"])
+        return bodies.ExperimentReport(experiment, tuple(looks))
+
+    async def experiment_by_hand(self, asked: Asked) -> Experiment:
+        """Start or stop one. Refusal."""
+        verb = asked.path["verb"]
+        if verb not in EXPERIMENT_VERBS:
+            message = f"an experiment can be told to {' or '.join(EXPERIMENT_VERBS)}, not to {verb[:32]!r}"
+            raise Refusal(Reason.NOT_FOUND, message)
+        why = asked.reason(asked.body.reason)
+        return await self._experiments.act(asked.path["experiment"], verb, asked.who, why)
+
 
 def _file(asked: Asked, file: str) -> str:
     if not file:
@@ -285,6 +310,18 @@ OPERATIONS = (
     Operation(
         "rollout-by-hand", "POST", "/rollouts/{model:path}/{verb}", "operator",
         "Pause, resume, promote or abort the rollout of a model", Acts.rollout_by_hand, Rollout, bodies.ReasonGiven,
+    ),
+    Operation(
+        "experiments", "GET", "/experiments", "viewer", "Experiments that run, those that are declared only, and those that are over",
+        Acts.experiments, bodies.AllExperiments, query=_PAGES[:1],
+    ),
+    Operation(
+        "experiment", "GET", "/experiments/{experiment:path}", "viewer", "An experiment with every look at it",
+        Acts.experiment, bodies.ExperimentReport,
+    ),
+    Operation(
+        "experiment-by-hand", "POST", "/experiments/{experiment:path}/{verb}", "operator", "Start or stop an experiment",
+        Acts.experiment_by_hand, Experiment, bodies.ReasonGiven,
     ),
     Operation(
         "load", "POST", "/models/{model:path}/load", "operator", "Read a model's artifacts again, and serve them",

@@ -20,6 +20,7 @@ from servery.wiring.commands import ADMIN_WORD, FLEET_WORD, ControllerSettings, 
 
 if TYPE_CHECKING:
     from servery.control.alarms import Alarms
+    from servery.control.experiments import Experiments
     from servery.control.loop import Controller
     from servery.control.rollouts import Rollouts
 
@@ -62,7 +63,8 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
         watch = Watch(folder.ledger, Clock())
         rollouts = Rollouts(controller, RolloutBook(folder.state, folder.heads), watch, Clock(), Dice())
-        acts = Acts(controller, rollouts, folder.ledger, Clock())
+        experiments = _experiments(controller, folder)
+        acts = Acts(controller, rollouts, experiments, folder.ledger, Clock())
         admin = HttpServer(AdminFace(acts, by_socket, here=True), listen_at(folder.admin), 20.0, 1.0)
         strangers = Tally("strangers", "asked of the admin API and refused")
         by_key = ByKey(lambda: controller.snapshot.manifest.admin, Clock(), strangers)
@@ -71,7 +73,9 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
             return opening_of(controller.settled.manifest.admin, controller.manifest.parent)
 
         door = Door(declared, AdminFace(acts, by_key, here=False), lambda url: lifeline.say(ADMIN_WORD + url))
-        services = Services([controller, rollouts, _alarms(controller, rollouts, folder), admin, strangers, door])
+        services = Services(
+            [controller, rollouts, experiments, _alarms(controller, rollouts, folder), admin, strangers, door]
+        )
         await services.start()
         again = Again(controller)
         loop.add_signal_handler(signal.SIGHUP, again.ask)
@@ -95,3 +99,13 @@ def _alarms(controller: Controller, rollouts: Rollouts, folder: DataFolder) -> A
         lambda draft: State(folder.state, folder.heads, create=True).record(draft),
         Clock(),
     )
+
+
+def _experiments(controller: Controller, folder: DataFolder) -> Experiments:
+    """What runs on routes to learn something."""
+    from servery.control.experiments import Experiments
+    from servery.control.gathered import Gathered
+    from servery.store.experiments import ExperimentBook
+
+    book = ExperimentBook(folder.state, folder.heads)
+    return Experiments(controller, book, Gathered(folder.ledger), Clock(), Dice())

@@ -1,0 +1,46 @@
+"""Which arm of an Experiment a unit has. Pure, and the same in each worker and after each restart."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+import msgspec
+
+from servery.routing.assignment import place_of
+from servery.terms.experiments import EXCLUDED, Experiment
+from servery.terms.record import Assigned
+from servery.terms.rollouts import Unit
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """An Experiment as requests meet it. `header` (in small letters) or `parameter` name the unit; neither: each request is one.
+
+    `edges` are where the place of a unit passes from one arm to the next.
+    """
+
+    experiment: str
+    names: tuple[str, ...]
+    shares: tuple[float, ...]
+    edges: tuple[float, ...]
+    header: str = ""
+    parameter: str = ""
+
+
+def draw_of(experiment: Experiment) -> Draw:
+    """How units are shared out in it."""
+    design = experiment.design
+    unit = design.unit or Unit()
+    shares = tuple(arm.share for arm in design.arms)
+    edges = tuple(accumulate(shares))[:-1]
+    names = tuple(arm.name for arm in design.arms)
+    return Draw(experiment.id, names, shares, edges, unit.header.lower(), unit.parameter)
+
+
+def draw(of: Draw, unit: bytes | None) -> tuple[int, Assigned]:
+    """The arm of a unit, by its number; the control for one that nobody knows, which then isn't compared."""
+    if unit is None:
+        return 0, Assigned(of.experiment, EXCLUDED, 1.0, "")
+    place, name = place_of(of.experiment, unit)
+    at = bisect_right(of.edges, place)
+    return at, Assigned(of.experiment, of.names[at], of.shares[at], name)

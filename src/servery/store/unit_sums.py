@@ -1,0 +1,177 @@
+"""Unit sums: for each unit of an Experiment what its requests were like, folded where Records are stored and Feedback is joined.
+
+All but what callers tell are sums of whole numbers, so that the order in which lines come makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Float, and_, cast, func, literal, select
+from sqlalchemy.dialects import sqlite
+
+from servery.stats.asymptotic import UnitSums
+from servery.store import schema
+from servery.terms.experiments import EXCLUDED, Metric, is_experiment
+from servery.terms.folds import Told
+from servery.terms.reasons import Reason, of_callers
+from servery.terms.record import Outcome, Record
+
+KEPT_S = 400 * 86_400  # after a unit's last request
+_MOST = 10**18  # of which two still make a number of 64 bits
+# By the caller's doing elsewhere; but arms differ in what they can do, and in what they cost.
+_OF_ARMS = (Reason.NOT_CAPABLE.word, Reason.BUDGET_SPENT.word)
+
+Key = tuple[str, str, str]  # Experiment, unit, arm
+
+
+class Seen(msgspec.Struct):
+    """A unit's Requests: their first and last, how many, how many of them without an answer, and sums over them."""
+
+    first_ns: int
+    last_ns: int
+    requests: int = 0
+    errors: int = 0
+    rows: int = 0
+    pico_usd: int = 0
+    served: int = 0
+    ns: int = 0  # of those that were served
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What an arm has: units, and their Requests."""
+
+    units: int = 0
+    requests: int = 0
+
+
+def fold(records: Iterable[Record]) -> dict[Key, Seen]:
+    """What each unit's Requests add up to. Those that ended by the caller's own doing tell nothing about an arm."""
+    found: dict[Key, Seen] = {}
+    for record in records:
+        for one in record.arms:
+            if not is_experiment(one.rollout) or _tells_nothing(record.reason):
+                continue
+            key = (one.rollout, one.unit, one.arm)
+            seen = found.get(key)
+            if seen is None:
+                seen = found[key] = Seen(record.at_ns, record.at_ns)
+            seen.first_ns = min(seen.first_ns, record.at_ns)
+            seen.last_ns = max(seen.last_ns, record.at_ns)
+            seen.requests += 1
+            seen.rows += record.rows
+            seen.pico_usd += min(record.pico_usd, _MOST)
+            if record.outcome is Outcome.SERVED:
+                seen.served += 1
+                seen.ns += record.duration_ns
+            elif record.outcome is not Outcome.ABANDONED:
+                seen.errors += 1
+    return found
+
+
+def _tells_nothing(reason: str) -> bool:
+    return of_callers(reason) and reason not in _OF_ARMS
+
+
+class UnitFolds:
+    """Works inside the transaction of the ledger whose connection it is given."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        table = schema.unit_sums
+        insert = sqlite.insert(table)
+        new, keys = insert.excluded, [column.name for column in table.primary_key]
+        sums: dict[str, Any] = {name: func.min(table.c[name] + new[name], _MOST) for name in Seen.__struct_fields__[2:]}
+        edges = {
+            "first_ns": func.min(table.c.first_ns, new.first_ns),
+            "last_ns": func.max(table.c.last_ns, new.last_ns),
+        }
+        put = insert.on_conflict_do_update(index_elements=keys, set_=edges | sums)
+        self._put = put
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Fold Records that weren't folded before."""
+        found = fold(records)
+        if found:
+            rows = [
+                {"experiment": key[0], "unit": key[1], "arm": key[2], **msgspec.structs.asdict(seen)}
+                for key, seen in found.items()
+            ]
+            self._connection.execute(self._put, rows)
+
+    def tell(self, record: Record, name: str, told: Told) -> None:
+        """Fold what Feedback of this name on a Record adds to what was known of it."""
+        for one in record.arms:
+            if is_experiment(one.rollout):
+                self._add_told((one.rollout, one.unit, one.arm), name, told)
+
+    def _add_told(self, key: Key, name: str, told: Told) -> None:
+        table = schema.unit_facts
+        values = {"n": told.n, "total": told.total, "judged": told.judged, "right": told.right}
+        insert = sqlite.insert(table).values(experiment=key[0], unit=key[1], arm=key[2], name=name, **values)
+        grown = {column: table.c[column] + insert.excluded[column] for column in values}
+        keys = [column.name for column in table.primary_key]
+        self._connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=grown))
+
+    def retain(self, now_s: int) -> None:
+        """Remove what is of units that haven't come for long."""
+        sums, facts = schema.unit_sums, schema.unit_facts
+        old = sums.c.last_ns < (now_s - KEPT_S) * 10**9
+        gone = self._connection.execute(sums.delete().where(old)).rowcount
+        if gone:
+            left = select(sums.c.unit).where(sums.c.experiment == facts.c.experiment, sums.c.unit == facts.c.unit)
+            self._connection.execute(facts.delete().where(~left.exists()))
+
+
+def counts_of(connection: Connection, experiment: str) -> dict[str, Counts]:
+    """What each arm has by now; under `excluded` the Requests whose unit nobody knew."""
+    table = schema.unit_sums
+    query = select(table.c.arm, func.count(), func.sum(table.c.requests)).where(table.c.experiment == experiment)
+    rows = connection.execute(query.group_by(table.c.arm)).all()
+    return {arm: Counts(0 if arm == EXCLUDED else units, requests) for arm, units, requests in rows}
+
+
+def sums_of(connection: Connection, experiment: str, metric: Metric, until_ns: int) -> dict[str, UnitSums]:
+    """By arm the sums over units of what a metric measures; of units whose first Request began by then."""
+    table, facts = schema.unit_sums, schema.unit_facts
+    x, y = _measured(metric)
+    inner = select(table.c.arm, x.label("x"), y.label("y")).where(
+        table.c.experiment == experiment, table.c.first_ns <= until_ns, table.c.unit != ""
+    )
+    if metric.metric == "feedback":
+        same = [facts.c[name] == table.c[name] for name in ("experiment", "unit", "arm")]
+        inner = inner.select_from(table.outerjoin(facts, and_(*same, facts.c.name == metric.name)))
+    of = inner.subquery()
+    total = [func.total(one) for one in (of.c.x, of.c.y, of.c.x * of.c.x, of.c.y * of.c.y, of.c.x * of.c.y)]
+    found: dict[str, UnitSums] = {}
+    for row in connection.execute(select(of.c.arm, func.count(), *total).group_by(of.c.arm)):
+        arm, n, sum_x, sum_y, xx, yy, xy = tuple(row)
+        found[arm] = UnitSums(n, x=sum_x, y=sum_y, xx=xx, yy=yy, xy=xy)
+    return found
+
+
+def rows_of(connection: Connection, experiment: str) -> Iterator[tuple[Key, Seen]]:
+    """Every unit with its sums."""
+    table = schema.unit_sums
+    for row in connection.execute(select(table).where(table.c.experiment == experiment)):
+        yield tuple(row[:3]), Seen(*row[3:])
+
+
+def _measured(metric: Metric) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """What is added up of a unit, and what that is divided by (0: by the number of units)."""
+    table, facts = schema.unit_sums, schema.unit_facts
+    match metric.metric:
+        case "errors":
+            pair: Sequence[Any] = (table.c.errors, table.c.requests)
+        case "cost":
+            pair = (table.c.pico_usd / literal(1e12, Float), table.c.rows)
+        case "latency":
+            pair = (table.c.ns / literal(1e9, Float), table.c.served)
+        case "feedback" if metric.better == "equal":
+            pair = (func.coalesce(facts.c.right, 0), func.coalesce(facts.c.judged, 0))
+        case "feedback":
+            pair = (func.coalesce(facts.c.total, 0.0), func.coalesce(facts.c.n, 0))
+    x, y = (cast(one, Float) for one in pair)
+    return x, y if metric.per == "request" else cast(literal(0.0), Float)

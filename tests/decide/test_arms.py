@@ -1,0 +1,61 @@
+"""Arms of an experiment: who gets which, in the declared shares, and what a Route is in each."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servery.routing.arms import Draw, draw, draw_of
+from servery.terms.experiments import EXCLUDED, Arm, Design, Experiment, Metric, experiment_id, is_experiment, route_of
+from servery.terms.record import Assigned
+from servery.terms.rollouts import Unit
+from servery.terms.routes import Accept, Policy, Route, Tier
+
+ROUTE = Route((Tier("cheap", "small", Accept(0.9), version="3"), Tier("dear", "large")), Policy("cascade"))
+ARMS = (Arm("control", 0.2), Arm("bold", 0.5, accept={"cheap": 0.8}), Arm("other", 0.3, models={"cheap": "tiny"}))
+
+
+def drawn(identity: str = "x01", unit: Unit | None = None) -> Draw:
+    return draw_of(Experiment(identity, "try", Design("r", ARMS, Metric("errors", 0.01), unit=unit), 0))
+
+
+def test_units_are_shared_out_as_declared_and_keep_their_arm() -> None:
+    of = drawn()
+    given_ = [draw(of, str(number).encode())[0] for number in range(10_000)]
+    for at, arm in enumerate(ARMS):
+        assert abs(given_.count(at) / 10_000 - arm.share) < 0.02
+    assert given_ == [draw(drawn(), str(number).encode())[0] for number in range(10_000)]
+    others = [draw(drawn("x02"), str(number).encode())[0] for number in range(10_000)]
+    assert 0.3 < sum(one == other for one, other in zip(given_, others, strict=True)) / 10_000 < 0.46
+
+
+@given(st.binary())
+def test_what_is_recorded_is_the_arm_with_its_chance(unit: bytes) -> None:
+    at, one = draw(drawn(), unit)
+    assert (one.rollout, one.arm, one.propensity) == ("x01", ARMS[at].name, ARMS[at].share)
+    assert len(one.unit) == 16
+
+
+def test_who_is_not_known_has_the_control_and_is_not_compared() -> None:
+    assert draw(drawn(unit=Unit(header="X-User")), None) == (0, Assigned("x01", EXCLUDED, 1.0, ""))
+    assert (drawn(unit=Unit(header="X-User")).header, drawn(unit=Unit(parameter="user")).parameter) == (
+        "x-user",
+        "user",
+    )
+
+
+def test_an_id_is_told_from_that_of_a_rollout() -> None:
+    assert is_experiment(experiment_id("0123456789ab"))
+    assert not is_experiment("0123456789ab")
+
+
+def test_an_arm_is_the_route_but_for_what_it_says() -> None:
+    assert route_of(ROUTE, ARMS[0]) == ROUTE
+    bold, other = (route_of(ROUTE, arm) for arm in ARMS[1:])
+    assert bold.tiers[0] == Tier("cheap", "small", Accept(0.8), version="3")
+    assert other.tiers == (Tier("cheap", "tiny", Accept(0.9)), ROUTE.tiers[1])
+    fixed = route_of(ROUTE, Arm("x", 0.1, policy=Policy("fixed"), tiers=(Tier("only", "large"),)))
+    assert fixed == msgspec.structs.replace(ROUTE, policy=Policy("fixed"), tiers=(Tier("only", "large"),))
+    scored = msgspec.structs.replace(ROUTE, policy=Policy("complexity", thresholds=(0.5,)))
+    assert route_of(scored, Arm("x", 0.1, thresholds=(0.2,))).policy.thresholds == (0.2,)

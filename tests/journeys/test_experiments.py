@@ -1,0 +1,115 @@
+"""An experiment on live traffic: arms that units keep, unit sums, a verdict, and what can't change meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from living import Living, servery, until
+from server import tensor
+
+ASK = json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [3.0])]})
+CODE = "class Model:\n    def predict(self, x):\n        return {{'y': x['x'] * {factor}}}\n"
+DESIGN = {
+    "route": "r", "unit": {"header": "x-user"}, "primary": {"metric": "errors", "margin": 0.2}, "min_units": 100,
+    "units": 200, "arms": [{"name": "control", "share": 0.5}, {"name": "double", "share": 0.5, "models": {"only": "two"}}],
+}  # fmt: skip
+
+
+def declared(**changed: Any) -> dict[str, Any]:
+    shape = {"datatype": "FP32", "shape": [-1, 1]}
+    model = {
+        "runtime": "python", "class": "Model", "inputs": [{"name": "x", **shape}], "outputs": [{"name": "y", **shape}],
+    }  # fmt: skip
+    return {
+        "models": {name: {**model, "artifact": name} for name in ("one", "two")},
+        "routes": {"r": {"tiers": [{"name": "only", "model": "one"}]}},
+        "experiments": {"try": {**DESIGN, **changed}},
+    }
+
+
+@contextlib.contextmanager
+def begun(folder: Path, **changed: Any) -> Generator[Living]:
+    """Two workers; nothing is tried yet."""
+    for factor, name in enumerate(("one", "two"), 1):
+        (folder / name).mkdir()
+        (folder / name / "model.py").write_text(CODE.format(factor=factor))
+    with Living(folder, declared(**changed), "--workers", "2") as server:
+        until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
+        yield server
+
+
+def experiment(server: Living, *words: str, code: int = 0) -> str:
+    done = servery("experiment", *words, "--data", str(server.data))
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def doubled(server: Living, user: str | None) -> bool:
+    reply = server.infer("r", ASK.encode(), headers={} if user is None else {"x-user": user})
+    return reply.json["outputs"][0]["data"] == [6.0]
+
+
+def plan_after(server: Living, change: dict[str, Any], code: int) -> str:
+    """`servery plan` of a changed manifest."""
+    path = server.folder / "changed.yaml"
+    path.write_text(json.dumps({**json.loads(server.manifest.read_text()), **change}))
+    done = servery("plan", str(path), "--data", str(server.data))
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_units_keep_their_arm_and_the_records_say_it_until_a_verdict_is_there(tmp_path: Path) -> None:
+    with begun(tmp_path) as server:
+        assert "try on r (control 0.5, double 0.5): draft" in experiment(server, "list")
+        assert not any(doubled(server, str(number)) for number in range(10))
+        assert "running" in experiment(server, "start", "try", "--reason", "to see")
+        assert "runs already" in experiment(server, "start", "try", code=1)
+        users = [str(number) for number in range(120)]
+        first = {user: doubled(server, user) for user in users}
+        assert 35 < sum(first.values()) < 85
+        assert {user: doubled(server, user) for user in users} == first
+        assert not doubled(server, None)
+        until(lambda: "no difference" in experiment(server, "report", "try"), said=server.written)
+
+        changed = declared()
+        changed["experiments"]["try"]["arms"][1]["share"] = 0.4
+        changed["experiments"]["try"]["arms"][0]["share"] = 0.6
+        said = plan_after(server, changed, 1)
+        assert "changed.yaml:1:" in said
+        assert "this experiment runs" in said
+        assert "servery experiment stop try" in said
+        without = {"models": {**declared()["models"], "two": {**declared()["models"]["two"], "queue": 7}}}
+        assert "ask this model, whose declaration can't change" in plan_after(server, without, 1)
+
+        assert "concluded" in experiment(server, "stop", "try", "--reason", "seen enough")
+        assert not any(doubled(server, user) for user in users)
+        assert "no difference" in experiment(server, "list")
+        assert server.stop() == 0
+    rows = server.records("SELECT arms, attempts FROM records ORDER BY id")
+    made = [(json.loads(arms), json.loads(attempts)[0]["model"]) for arms, attempts in rows]
+    arms = Counter((one[0]["arm"], model) for one, model in made if one)
+    assert set(arms) == {("control", "one"), ("double", "two"), ("excluded", "one")}
+    assert arms["excluded", "one"] == 1
+    assert {one[0]["propensity"] for one, _ in made if one and one[0]["unit"]} == {0.5}
+
+
+def test_what_was_begun_goes_on_after_a_restart_and_a_killed_controller(tmp_path: Path) -> None:
+    with begun(tmp_path) as server:
+        experiment(server, "start", "try")
+        users = [str(number) for number in range(20)]
+        first = [doubled(server, user) for user in users]
+        server.child("controller").kill()
+        until(lambda: server.controlled() and "running" in experiment(server, "list"), said=server.written)
+        assert server.stop() == 0
+        server.begin().await_ready()
+        assert [doubled(server, user) for user in users] == first
+        until(lambda: "20 units of 100" in experiment(server, "report", "try"), said=server.written)
+        reported = experiment(server, "report", "try", "-o", "json")
+        assert msgspec.json.decode(reported)["experiment"]["stage"] == "running"
