@@ -106,7 +106,8 @@ def test_what_was_begun_goes_on_after_a_restart_and_a_killed_controller(tmp_path
         users = [str(number) for number in range(20)]
         first = [doubled(server, user) for user in users]
         server.child("controller").kill()
-        until(lambda: server.controlled() and "running" in experiment(server, "list"), said=server.written)
+        listed = ("experiment", "list", "--data", server.data)
+        until(lambda: "running" in servery(*listed).stdout, said=server.written)
         assert server.stop() == 0
         server.begin().await_ready()
         assert [doubled(server, user) for user in users] == first
