@@ -23,7 +23,7 @@ replace = msgspec.structs.replace
 def units(n: int, share: float, visits: int = 4, seed: int = 1) -> UnitSums:
     """n units of so many requests, of which this share are hits."""
     x = np.random.default_rng(seed).binomial(visits, share, n).astype(float)
-    return UnitSums(n, x=x.sum(), y=visits * n, xx=x @ x, yy=visits * visits * n, xy=visits * x.sum())
+    return UnitSums(n, x=x.sum(), y=visits * n, xx=float(x @ x), yy=visits * visits * n, xy=visits * x.sum())
 
 
 def verdict(metric: Metric, old: UnitSums, new: UnitSums, **changed: Any) -> Verdict:

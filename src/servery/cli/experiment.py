@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from servery.cli.experiment_page import page
 from servery.cli.plan import SERVER_HELP
 from servery.cli.plan_text import moment
 from servery.cli.reach import Cut, Failed, Unreached, fail, fail_with, folder_of, reach
@@ -35,9 +36,21 @@ def list_(data: Data = None, server: Elsewhere = "", output: Output = "text") ->
 
 
 @app.command()
-def report(name: Name, data: Data = None, server: Elsewhere = "", output: Output = "text") -> None:
+def report(
+    name: Name,
+    data: Data = None,
+    server: Elsewhere = "",
+    output: Output = "text",
+    html: Annotated[
+        Path | None, typer.Option(help="Write it as a page that needs nothing else, with the interval over time.")
+    ] = None,
+) -> None:
     """Show what one says of each arm and metric, by bounds that hold however often one looks."""
     found = _get(data, server, f"/experiments/{name}", ExperimentReport)
+    if html is not None:
+        html.write_text(page(found.experiment, found.looks), "utf-8")
+        typer.echo(f"{html} has {len(found.looks)} looks")
+        return
     if output == "json":
         _print(found, output, [])
         return

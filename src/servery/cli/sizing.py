@@ -93,11 +93,12 @@ def _seen(design: Design, data: DataFolder, days: float) -> tuple[Baseline, str]
         fail(f"{error}; or say what is normal: --mean, --deviation and --units-per-day")
     try:
         sums = summed(_values(ledger.read(since_ns, now_ns, design.route), design.primary))
+    finally:
+        ledger.close()
+    try:
         baseline = baseline_of(design.primary, sums, days)
     except ValueError as error:
         fail(f"{error}: {design.route} has {sums.n} requests of {days:g} days in {data.ledger}")
-    finally:
-        ledger.close()
     return baseline, f"by the {sums.n:,} requests of the last {days:g} days"
 
 
