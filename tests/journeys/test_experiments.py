@@ -110,6 +110,7 @@ def test_what_was_begun_goes_on_after_a_restart_and_a_killed_controller(tmp_path
         until(lambda: "running" in servery(*listed).stdout, said=server.written)
         assert server.stop() == 0
         server.begin().await_ready()
+        until(lambda: len(server.log_lines("serving on .*: ready")) > 1, said=server.written)
         assert [doubled(server, user) for user in users] == first
         until(lambda: "20 units of 100" in experiment(server, "report", "try"), said=server.written)
         reported = experiment(server, "report", "try", "-o", "json")
