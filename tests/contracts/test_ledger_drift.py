@@ -61,7 +61,7 @@ def test_what_feedback_says_is_found_by_the_model_that_answered(ledger: Ledger) 
     ]
     ledger.write([one, two, other, *facts], "r1", Cursor(1), NOW)
     version = one.attempts[0].version
-    assert ledger.judged("digits-cheap", "correct") == [
+    assert ledger.judged("digits-cheap", "correct", NOW + 3) == [
         Judged(NOW + 4, "acme", version, "1", "1"),
         Judged(NOW + 5, "acme", version, 3.0, None),
         Judged(NOW + 9, "acme", version, False, "7"),

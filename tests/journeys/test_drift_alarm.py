@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import random
 import sys
-import threading
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import artifacts
+from heard import listening
 from living import Living, servery, until
 from server import tensor
 
@@ -23,50 +21,14 @@ pytestmark = pytest.mark.timeout(180)
 WINDOW_S = 6.0
 
 
-class Heard:
-    """An address that alarms are posted to; it fails the first time."""
-
-    def __init__(self) -> None:
-        self.bodies: list[Any] = []
-        self.asked = 0
-        heard = self
-
-        class Face(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                heard.asked += 1
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if heard.asked > 1:
-                    heard.bodies.append(json.loads(body))
-                self.send_response(500 if heard.asked == 1 else 204)
-                self.end_headers()
-
-            def log_message(self, format: str, *_: Any) -> None:  # noqa: A002 its own name
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Face)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/alarm"
-
-
-@pytest.fixture
-def heard() -> Generator[Heard]:
-    one = Heard()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
-
-
-def declared(folder: Path, heard: Heard) -> dict[str, Any]:
+def declared(folder: Path, url: str) -> dict[str, Any]:
     script = "import sys; open('told.json', 'a').write(sys.stdin.read() + '\\n')"
     drift = {
         "features": ["x.0", "x.1"],
         "window_hours": WINDOW_S / 3600,
         "reference_windows": 1,
         "expected_days_between_false_alarms": 1,
-        "on_alarm": {"webhook": heard.url, "command": [sys.executable, "-c", script], "hold_rollouts": True},
+        "on_alarm": {"webhook": url, "command": [sys.executable, "-c", script], "hold_rollouts": True},
     }
     model = {"runtime": "onnx", "artifact": str(artifacts.identity(folder / "m.onnx", 2)), "drift": drift}
     return {"models": {"m": model}, "routes": {"r": {"tiers": [{"name": "only", "model": "m"}]}}}
@@ -81,23 +43,24 @@ def ask(server: Living, dice: random.Random, seconds: float, shift: float) -> No
         time.sleep(0.015)
 
 
-def test_a_shift_of_an_input_is_told_once(tmp_path: Path, heard: Heard) -> None:
+def test_a_shift_of_an_input_is_told_once(tmp_path: Path) -> None:
     dice = random.Random(1)
-    with Living(tmp_path, declared(tmp_path, heard)) as server:
+    with listening(500, 204) as (url, heard), Living(tmp_path, declared(tmp_path, url)) as server:
         ask(server, dice, 2.2 * WINDOW_S, 0.0)
         seen = servery("drift", "--data", server.data)
         assert seen.returncode == 0, seen.stdout + seen.stderr
         ask(server, dice, 2.2 * WINDOW_S, 3.0)
-        until(lambda: heard.bodies, 40, server.written)
+        until(lambda: len(heard) > 1, 40, server.written)
         until((tmp_path / "told.json").exists, said=server.written)
         (told,) = json.loads((tmp_path / "told.json").read_text().splitlines()[0])["look"]["shifts"][:1]
         assert (told["feature"], told["alarm"]) == ("x.0", True)
-        alarm = heard.bodies[0]
+        alarm = heard[1]  # what failed once is said again
+        assert alarm == heard[0]
         assert alarm["model"] == "m"
         assert alarm["said"].startswith("drift of m: x.0 of version ")
         flags = {one["feature"]: one["alarm"] for one in alarm["look"]["shifts"]}
         assert flags == {"x.0": True, "x.1": False}
-        windows = [one["look"]["since_ns"] for one in heard.bodies]
+        windows = [one["look"]["since_ns"] for one in heard[1:]]
         assert len(windows) == len(set(windows))
         entries = servery("audit", "show", "--data", server.data, "-o", "json").stdout.splitlines()
         acts = [entry["act"] for entry in map(json.loads, entries)]

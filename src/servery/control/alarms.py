@@ -33,6 +33,8 @@ _TRIES = 10
 _FIRST_WAIT_S = 1.0  # then 4, 16, … and at most an hour
 _LONGEST_WAIT_S = 3600.0
 _WAITING = 100  # things to tell, at most
+_BEHIND = 29  # windows that are looked at later, where the controller was away
+_PARTS = 8
 
 HOLD, WEBHOOK, COMMAND = "hold", "webhook", "command"
 
@@ -54,7 +56,7 @@ class Owed(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """What outlives the controller: the window that each Model was looked at last, and what is still to be done."""
+    """What outlives the controller: until when (ns since 1970) each Model was looked at, and what is still to be done."""
 
     looked: dict[str, int] = {}
     owed: tuple[Owed, ...] = ()
@@ -84,8 +86,15 @@ def again(owed: Owed, now_ns: int) -> Owed | None:
 
 def due(policy: DriftPolicy, now_ns: int) -> int:
     """The last window of which all lines should be in the ledger by now."""
-    late_ns = min(policy.window_ns // 8, 600 * NS) + round(_LATE_S * NS)
+    late_ns = min(policy.window_ns // _PARTS, 600 * NS) + round(_LATE_S * NS)
     return (now_ns - late_ns) // policy.window_ns - 1
+
+
+def unseen(policy: DriftPolicy, looked_ns: int | None, now_ns: int) -> range:
+    """The windows that are due and end after `looked_ns`: of a Model that was never looked at the last one, of others a month's at most."""
+    last = due(policy, now_ns)
+    first = last if looked_ns is None else max(looked_ns // policy.window_ns, last - _BEHIND)
+    return range(first, last + 1)
 
 
 def seen_in(ledger: Path, model: str, policy: DriftPolicy, number: int) -> DriftLook:
@@ -93,20 +102,22 @@ def seen_in(ledger: Path, model: str, policy: DriftPolicy, number: int) -> Drift
     opened = Ledger(ledger)
     try:
         window = window_of(model, policy, number, opened.first_sketched(model))
-        # A line is written at its end, up to an eighth of a window after most of it was counted.
-        lines = [opened.sketches(model, since, until) for since, until in _spread(window)]
-        judged = opened.judged(model, policy.feedback) if policy.feedback else []
-        return look(window, itertools.chain.from_iterable(lines), judged)
+        late_ns = policy.window_ns // _PARTS  # a line is written at its end, when most of it was counted
+        now = list(opened.sketches(model, window.since_ns, window.until_ns + late_ns))
+        window = window.of({line.version for line in now})
+        lines = [opened.sketches(model, since, until) for since, until in _spread(window, late_ns)]
+        since_ns = window.spans[0][0]
+        judged = opened.judged(model, policy.feedback, since_ns) if policy.feedback and now else []
+        return look(window, itertools.chain(*lines, now), judged)
     finally:
         opened.close()
 
 
-def _spread(window: Window) -> list[tuple[int, int]]:
-    """The spans in which lines about a window's spans were written, without overlaps."""
-    late = window.policy.window_ns // 8
+def _spread(window: Window, late_ns: int) -> list[tuple[int, int]]:
+    """The spans before the window in which lines about its references were written, without overlaps."""
     spread: list[tuple[int, int]] = []
-    for since, until in window.spans:
-        spread.append((max(since, spread[-1][1]) if spread else since, until + late))
+    for since, until in window.spans[:-1]:
+        spread.append((max(since, spread[-1][1]) if spread else since, min(until + late_ns, window.since_ns)))
     return spread
 
 
@@ -161,8 +172,9 @@ class Alarms:
         now_ns = self._clock.wall_ns()
         snapshot, manifest = self._served()
         for name, model in snapshot.manifest.models.items():
-            if model.drift is not None and due(model.drift, now_ns) > self._standing.looked.get(name, -1):
-                await self._look(name, model.drift, due(model.drift, now_ns), now_ns)
+            if model.drift is not None:
+                for window in unseen(model.drift, self._standing.looked.get(name), now_ns):
+                    await self._look(name, model.drift, window, now_ns)
         for owed in self._standing.owed:
             if now_ns >= owed.not_before_ns:
                 await self._settle(owed, manifest.parent)
@@ -178,7 +190,7 @@ class Alarms:
                 self._record, Draft(now_ns, "servery", alarm.said, "drift", name, "alarm", evidence)
             )
             owed = (*owed, *owed_for(alarm, policy))[-_WAITING:]
-        await self._keep(Standing({**self._standing.looked, name: window}, owed))
+        await self._keep(Standing({**self._standing.looked, name: seen.until_ns}, owed))
 
     async def _settle(self, owed: Owed, folder: Path) -> None:
         """Do one thing, or have it tried again later."""

@@ -7,7 +7,7 @@ as the manifest says. What has too little behind it isn't looked at, and is told
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -42,6 +42,12 @@ class Window(msgspec.Struct, frozen=True):
     @property
     def until_ns(self) -> int:
         return (self.number + 1) * self.policy.window_ns
+
+    def of(self, versions: Collection[str]) -> Window:
+        """With the references of these Versions alone."""
+        kept = {name: first for name, first in self.references.items() if name in versions}
+        # Without any of them it waits for what there is.
+        return msgspec.structs.replace(self, references=kept) if kept else self
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:

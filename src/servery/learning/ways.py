@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from servery.routing.next import Kind, Plan, Step
-from servery.terms.manifest import Manifest
+from servery.terms.manifest import Manifest, Model
+from servery.terms.rollouts import RolloutPolicy
 from servery.terms.routes import Accept, Policy, Route, Tier
 
 _UNSURE = ("cascade", "complexity")
@@ -45,7 +48,7 @@ def unlike(before: Manifest, after: Manifest, route: str) -> Iterator[str]:
         ("`ceiling.max_usd_per_inference`", *[_most(one) for one in (old, new)]),
     ]
     pairs += [
-        (f"the model `{name}`", before.models[name], after.models[name])
+        (f"the model `{name}`", _asked(before.models[name]), _asked(after.models[name]))
         for name in sorted({tier.model for tier in old.tiers} & {tier.model for tier in new.tiers})
     ]
     for what, one, other in pairs:
@@ -53,6 +56,11 @@ def unlike(before: Manifest, after: Manifest, route: str) -> Iterator[str]:
             yield f"{what} is declared otherwise than what is served: Requests count as they went with that"
     if new.policy.ranges or any(tier.accept is not None and tier.accept.range is not None for tier in new.tiers):
         yield "its thresholds are taken as they are declared, not as they would follow the traffic"
+
+
+def _asked(model: Model) -> Model:
+    """Without what changes no answer and no dollar."""
+    return msgspec.structs.replace(model, drift=None, rollout=RolloutPolicy())
 
 
 def _ways(route: Route) -> dict[str, tuple[Accept, tuple[str, ...]] | None]:

@@ -9,14 +9,14 @@ from servery.store.rows import predictions_of, value_of
 from servery.terms.drift import Judged
 
 
-def judged(connection: Connection, model: str, name: str) -> list[Judged]:
+def judged(connection: Connection, model: str, name: str, since_ns: int) -> list[Judged]:
     """Of each Record and row what came last, by the time at which it came."""
     records, feedback = schema.records, schema.feedback
     columns = (feedback.c.at_ns, records.c.tenant, records.c.version, records.c.predictions)
     query = (
         select(feedback.c.record_id, feedback.c.row, feedback.c.value, *columns)
         .join(records, (records.c.day == feedback.c.day) & (records.c.id == feedback.c.record_id))
-        .where(feedback.c.name == name, records.c.model == model)
+        .where(feedback.c.name == name, feedback.c.at_ns >= since_ns, records.c.model == model)
         .order_by(feedback.c.at_ns)
     )
     last: dict[tuple[bytes, int], Judged] = {}

@@ -264,10 +264,10 @@ class Ledger:
             position = (rows[-1][1], rows[-1][2])
             yield from map(sketch_of, rows)
 
-    def judged(self, model: str, name: str) -> list[Judged]:
-        """What Feedback of this name says of a Model's answers, in the order in which it came."""
+    def judged(self, model: str, name: str, since_ns: int) -> list[Judged]:
+        """What Feedback of this name says of a Model's answers, in the order in which it came since then."""
         with self._connection.begin():
-            return judged(self._connection, model, name)
+            return judged(self._connection, model, name, since_ns)
 
     def count(self, name: str) -> int:
         """How many lines were dropped by the rule `name`: feedback_rejected or feedback_expired."""
