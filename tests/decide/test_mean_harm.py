@@ -80,7 +80,7 @@ def test_sums_tell_at_most_what_the_values_would(
     segment: Segment, incumbent: list[float], candidate: list[float], sign: int, harm: float
 ) -> None:
     summed = msgspec.structs.replace(segment, incumbent=sums_of(incumbent), candidate=sums_of(candidate))
-    told = log_evidence(table([summed]), sign, harm, 0.3)
+    (told,) = log_evidence(table([summed]), sign, (harm,), 0.3)
     assert told <= bets_one_by_one(segment, incumbent, candidate, sign, harm) + 1e-6
 
 
@@ -94,7 +94,7 @@ def test_of_zeros_and_ones_they_tell_all(
     exact = msgspec.structs.replace(
         segment, upward=1.0, downward=0.0, incumbent=sums_of(incumbent), candidate=sums_of(candidate)
     )
-    told = log_evidence(table([exact]), sign, harm, 0.3)
+    (told,) = log_evidence(table([exact]), sign, (harm,), 0.3)
     assert told == pytest.approx(bets_one_by_one(segment, incumbent, candidate, sign, harm), abs=1e-6)
 
 

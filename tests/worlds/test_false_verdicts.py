@@ -18,7 +18,7 @@ DECLARED = RolloutPolicy().false_rollbacks
 WORLDS = int(os.environ.get("WORLDS", "2000"))
 
 
-def phases(family: Family, harm: float, worlds: int, windows: int = 40) -> Counter[Phase]:
+def phases(family: Family, harm: float, worlds: int, windows: int = 30) -> Counter[Phase]:
     return Counter(world(family, harm, seed, windows).phase for seed in range(worlds))
 
 
@@ -41,9 +41,9 @@ def test_false_verdicts_are_rare(family: Family, harm: float) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name.partition(":")[0])
-def test_what_does_twice_the_harm_is_found(family: Family) -> None:
+def test_what_does_three_times_the_harm_is_found(family: Family) -> None:
     """There is something to find in these worlds: guards that said nothing would make no false verdicts either."""
-    found = phases(family, 3.0, 4, 80)
+    found = phases(family, 3.0, 4)
     assert found[Phase.ROLLED_BACK] >= 3
     assert found[Phase.PROMOTED] == 0
 

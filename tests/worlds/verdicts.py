@@ -48,7 +48,7 @@ class Errors(NamedTuple):
     name: str = "errors: 1 %, margin 1 %"
     guard: Guard = Guard("errors", 0.01)
     base: float = 0.01
-    calls: int = 200
+    calls: int = 400
 
     def call(self, totals: Totals, draws: Draws, harm: float, n: int) -> None:
         totals.errors += int(draws.binomial(n, self.base + harm * self.guard.margin))
@@ -60,7 +60,7 @@ class Latency(NamedTuple):
     name: str = "latency: p95, Pareto tail 1.5, margin 25 %"
     guard: Guard = Guard("latency", 0.25, 0.95)
     tail: float = 1.5
-    calls: int = 200
+    calls: int = 400
 
     def call(self, totals: Totals, draws: Draws, harm: float, n: int) -> None:
         logs = draws.exponential(1 / self.tail, n) if self.tail else draws.normal(0, 1.5, n)
@@ -72,7 +72,7 @@ class Cost(NamedTuple):
 
     name: str = "cost: capped Pareto tail 1.2, margin 25 %"
     guard: Guard = Guard("cost", 0.25, most_usd=0.001)
-    calls: int = 300
+    calls: int = 600
 
     def call(self, totals: Totals, draws: Draws, harm: float, n: int) -> None:
         totals.prices.merge(sketch_of(1e9 * self.values(draws, harm, n)))
@@ -113,7 +113,7 @@ class Labels(NamedTuple):
     name: str = "late labels: 10 % wrong, margin 3 %, at an age of 5 min"
     guard: Guard = Guard("feedback", 0.03, name="label", better="equal", within_s=300)
     base: float = 0.1
-    calls: int = 400
+    calls: int = 800
 
     def told(self, draws: Draws, harm: float, n: int) -> dict[int, tuple[int, int]]:
         """Of n calls: the labels, right and wrong ones, by the minute after the call in which they come."""
@@ -152,7 +152,7 @@ class Ended(NamedTuple):
 STEPS = (RolloutStep(0.2, 100, 10 * MINUTE_S, 10**7), RolloutStep(0.5, 200, 10 * MINUTE_S, 10**7))
 
 
-def world(family: Family, harm: float, seed: int, windows: int = 60, steps: tuple[RolloutStep, ...] = STEPS) -> Ended:
+def world(family: Family, harm: float, seed: int, windows: int = 30, steps: tuple[RolloutStep, ...] = STEPS) -> Ended:
     """One Rollout with this family's guard, looked at after each window of a minute, until it is over."""
     draws = np.random.default_rng((seed, round(1000 * harm), len(family.name)))
     policy = RolloutPolicy("canary", None, steps, (family.guard,))

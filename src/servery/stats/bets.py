@@ -21,7 +21,6 @@ With values of 0 and 1 alone the parabola can meet both, and the evidence is exa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
@@ -80,40 +79,40 @@ def table(segments: Sequence[Segment]) -> Floats:
     return np.array(rows, np.float64).reshape(len(rows), 13).T
 
 
-def log_evidence(segments: Floats, sign: int, harm: float, reach: Floats | float) -> float:
-    """Logarithm of the evidence that the true harm is above `harm` (sign 1), or below it (sign -1).
+def log_evidence(segments: Floats, sign: int, harms: Sequence[float] | Floats, reach: Floats | float) -> Floats:
+    """For each of `harms` the logarithm of the evidence that the true harm is above it (sign 1), or below it (sign -1).
 
     Where that is not so, it reaches log(1/α) with a chance of at most α, at whatever time one looks.
-    sign·`harm` must not be above `reach`, which may be another one for each segment.
+    sign·harm must not be above `reach`, which may be another one for each segment.
     """
     share, centre, spread = segments[0], segments[1 if sign > 0 else 2], segments[3]
-    upward, downward, effect = segments[4:7]
-    sums = segments[7:].reshape(2, 3, -1, 1)  # of the candidate, of the incumbent
+    upward, downward, effect = segments[4:7, :, None]
+    candidate, incumbent = segments[7:].reshape(2, 3, -1, 1)
     rest = 1 - share
     bets = WORSE if sign > 0 else PASSED
     if sign > 0:
         loss = np.maximum((centre + reach) / share, (1 - centre) / rest)
     else:
         loss = np.maximum((1 - centre + reach) / share, centre / rest)
-    wanted = (effect * share * rest / spread)[:, None] * np.array(bets.sizes)
-    size = np.minimum(wanted, (_MOST / loss)[:, None])
-    rate = np.array((sign / share, -sign / rest))[:, :, None]
-    start = 1 - size * rate * np.array((centre + harm, centre))[:, :, None]
+    wanted = effect * (share * rest / spread)[:, None] * np.array(bets.sizes)
+    size = sign * np.minimum(wanted, (_MOST / loss)[:, None])
+    up, down = size / share[:, None], -size / rest[:, None]
     # The candidate's logarithms rise with x where worse is tested, the incumbent's fall; else the reverse.
-    tangent = np.array((upward, downward) if sign > 0 else (downward, upward))[:, :, None]
-    end = np.array((0.0, 1.0) if sign > 0 else (1.0, 0.0))[:, None, None]
-    logs = sum_of_logs((sums[:, 0], sums[:, 1], sums[:, 2]), start, size * rate, tangent, end)
-    return log_mean(logs.sum(axis=(0, 1)), bets.parts)
+    first, second = ((upward, 0.0), (downward, 1.0)) if sign > 0 else ((downward, 1.0), (upward, 0.0))
+    h = centre[:, None]
+    of_candidate = sum_of_logs(candidate, 1 - up * (h + np.asarray(harms)[:, None, None]), up, *first)
+    of_incumbent = sum_of_logs(incumbent, 1 - down * h, down, *second)
+    return log_mean((of_candidate + of_incumbent).sum(axis=-2), bets.parts)
 
 
-def log_mean(logs: Floats, parts: Sequence[float]) -> float:
-    """Logarithm of the weighted mean of what `logs` are the logarithms of."""
-    greatest = float(logs.max())
-    return greatest + math.log(float(np.dot(np.exp(logs - greatest), parts)))
+def log_mean(logs: Floats, parts: Sequence[float]) -> Floats:
+    """Logarithms of the weighted means, over the last axis, of what `logs` are the logarithms of."""
+    greatest = logs.max(axis=-1)
+    return greatest + np.log(np.exp(logs - greatest[..., None]) @ np.array(parts))
 
 
 def sum_of_logs(
-    sums: tuple[Floats | float, Floats | float, Floats | float],
+    sums: Floats,
     start: Floats,
     slope: Floats,
     tangent: Floats | float,

@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 
 import msgspec
+import numpy as np
 
 from servery.stats.bets import Floats, Segment, log_evidence, table
 from servery.stats.windows import Bounds, Sums, Window
 
 _REACH = {1: 4, -1: 2}  # effects from the margin, up and down, within which a harm is told
-_STEPS = 200  # to which an effect is told exactly
+_STEPS = 200  # to which an effect, or what is further from the margin, is told exactly
+_MARKS = 18  # harms that are looked at together
+_AWAY = np.array([2.0**step for step in range(-4, 12)])  # effects
 _NEAR = 1e-3  # of [0, 1]: as near to an end as a tangent may come
 
 
@@ -64,7 +67,7 @@ class MeanHarm(msgspec.Struct, frozen=True):
 
         At or above log(1/α) the bounds at the risk α decide; this costs a tenth of asking for them.
         """
-        return self._asked(table(self.segments), sign, self.margin)
+        return float(self._asked(table(self.segments), sign, np.array((self.margin,)))[0])
 
     def bounds(self, worse: float, passed: float) -> Bounds:
         """(low, high): low is at or above the true harm with the chance `worse` at most, at any look; high below it, `passed`.
@@ -88,8 +91,8 @@ class MeanHarm(msgspec.Struct, frozen=True):
             )
         return scaled
 
-    def _asked(self, segments: Floats, sign: int, harm: float) -> float:
-        return log_evidence(segments, sign, harm / self.cap, self._reach(segments, sign))
+    def _asked(self, segments: Floats, sign: int, harms: Floats) -> Floats:
+        return log_evidence(segments, sign, harms / self.cap, self._reach(segments, sign))
 
     def _reach(self, segments: Floats, sign: int) -> Floats:
         """How far from the margin each segment's bets may be asked, in parts of the cap."""
@@ -97,18 +100,22 @@ class MeanHarm(msgspec.Struct, frozen=True):
 
     def _ruled_out(self, sign: int, alpha: float) -> float:
         """The greatest sign·harm that is ruled out; the margin is looked at first, so that it decides exactly."""
-        segments, wanted = table(self.segments), math.log(1 / alpha)
         if not self.segments:
             return -self.cap
-        ruled_out, open_ = -self.cap, min(self.cap, self.cap * float(self._reach(segments, sign).min()))
-        middle, near = sign * self.margin, self.cap * float(segments[6].min()) / _STEPS
-        while open_ - ruled_out > near:
-            if self._asked(segments, sign, sign * middle) >= wanted:
-                ruled_out = middle
-            else:
-                open_ = middle
-            middle = (ruled_out + open_) / 2
-        return ruled_out
+        segments, wanted = table(self.segments), math.log(1 / alpha)
+        margin, effect = sign * self.margin, self.cap * float(segments[6].min())
+        if self._asked(segments, sign, np.array((self.margin,)))[0] >= wanted:
+            last = min(self.cap, self.cap * float(self._reach(segments, sign).min()))
+            marks = np.linspace(margin, max(last, margin), _MARKS)
+        else:
+            marks = np.unique(np.clip(np.append(margin - effect * _AWAY, (-self.cap, margin)), -self.cap, margin))
+        while True:
+            passed = self._asked(segments, sign, sign * marks[1:-1]) >= wanted
+            at = int(np.argmin(np.append(passed, False)))  # evidence gets weaker from mark to mark
+            low, high = float(marks[at]), float(marks[at + 1])
+            if high - low <= max(effect, abs(low - margin)) / _STEPS:
+                return low
+            marks = np.linspace(low, high, _MARKS)
 
     def _open(self, share: float) -> int | None:
         """The segment that takes more of this share: the last one, until it holds half of what was seen of either arm."""

@@ -125,7 +125,7 @@ class QuantileHarm(msgspec.Struct, frozen=True):
             )
             for tail, one in sides
         ]  # fmt: skip
-        return log_evidence(table(segments), sign, 0.0, 0.0)
+        return float(log_evidence(table(segments), sign, (0.0,), 0.0)[0])
 
     def _open(self, share: float, recent: Sketch) -> int | None:
         """The tail that takes more of this share: the last one, until it holds half of what was seen, or x is out of date."""
