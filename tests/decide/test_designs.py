@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from servery.control.declare import declare
-from servery.control.frozen import frozen, why_frozen
+from servery.control.frozen import carried, frozen, why_frozen
 from servery.control.places import Places
 from servery.control.validate import validate
 from servery.terms.change import Problem, Served, Snapshot, Version
@@ -153,3 +153,15 @@ def test_the_example_of_the_page_holds(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text("utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     assert declared_in(tmp_path, example)[2] == ()
+
+
+def test_an_experiment_goes_on_over_a_new_start_unless_what_it_compares_was_changed(tmp_path: Path) -> None:
+    wanted, _, _ = declared_in(tmp_path, GOOD)
+    serving = running(wanted)
+    assert carried(serving, wanted) == (serving, ())
+    changed, _, _ = declared_in(tmp_path, GOOD.replace("confidence: 0.95", "confidence: 0.9"))
+    without, said = carried(serving, changed)
+    assert without.experiments == {}
+    assert "the experiment 'bolder' has ended: routes.digits" in said[0]
+    gone, _, _ = declared_in(tmp_path, "servery: 1\nmodels:\n" + GOOD.partition("models:\n")[2].partition("routes:")[0])
+    assert carried(serving, gone)[0].experiments == {}

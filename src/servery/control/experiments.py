@@ -143,7 +143,13 @@ class Experiments:
                     await asyncio.to_thread(self._book.keep, experiment, now_ns, ())
                     await self._follow(experiment)
             for followed in list(self._followed.values()):
-                if now_ns >= followed.look.at_ns + (now_ns - followed.experiment.began_ns) // _LOOKS:
+                served = self._serves.settled.experiments.get(followed.experiment.name)
+                if served is None or served.id != followed.experiment.id:
+                    why = "Servery was started with something else than what it compares"
+                    await self._keep(
+                        followed, _over(followed.experiment, Conclusion.INVALID, "", "servery", why, now_ns)
+                    )
+                elif now_ns >= followed.look.at_ns + (now_ns - followed.experiment.began_ns) // _LOOKS:
                     await self._look(followed, now_ns)
             await self._serve("servery")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from servery.control.places import Places, at
 from servery.terms.change import Problem, Snapshot, same
 from servery.terms.experiments import Design, Experiment, route_of
@@ -41,6 +43,17 @@ def _changed(experiment: Experiment, serving: Snapshot, wanted: Snapshot, places
         else:
             continue
         yield places.problem(at("models", model), message, fix)
+
+
+def carried(old: Snapshot, wanted: Snapshot) -> tuple[Snapshot, tuple[str, ...]]:
+    """`wanted` with the Experiments that go on over a new start, and why the others can't."""
+    going, ended = dict(old.experiments), list[str]()
+    for name, experiment in old.experiments.items():
+        found = next(_changed(experiment, old, wanted, Places("")), None)
+        if found is not None:
+            del going[name]
+            ended.append(f"the experiment '{name}' has ended: {found.where}: {found.message}")
+    return msgspec.structs.replace(wanted, experiments=going), tuple(ended)
 
 
 def why_frozen(model: str, serving: Snapshot) -> str:

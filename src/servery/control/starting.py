@@ -8,6 +8,7 @@ import msgspec
 
 from servery.control.apply import Checked, SnapshotError, publish, read_snapshot, read_took
 from servery.control.arrange import arrange, refused
+from servery.control.frozen import carried
 from servery.control.plan import plan, summary
 from servery.control.planning import read_source
 from servery.control.remembered import draft_of
@@ -38,12 +39,13 @@ def start(folder: DataFolder, file: Path, checked: Checked, workers: int) -> Sta
         old = read_snapshot(folder.snapshot)
     except SnapshotError:
         old = Snapshot(0, Manifest(1), "", {}, workers)
-    wanted = checked.snapshot(old.epoch + 1, workers)
+    wanted, ended = carried(old, checked.snapshot(old.epoch + 1, workers))
     try:
-        return _recorded(State(folder.state, folder.heads, create=True), folder, file, old, wanted)
+        started = _recorded(State(folder.state, folder.heads, create=True), folder, file, old, wanted)
+        return Started(started.snapshot, (*ended, *started.warnings))
     except WrongState as error:
         warning = f"{error}; what is declared is served, but can't be changed until the state can be used"
-        return Started(publish(_placed(wanted, folder), folder), (warning,))
+        return Started(publish(_placed(wanted, folder), folder), (*ended, warning))
 
 
 def _recorded(state: State, folder: DataFolder, file: Path, old: Snapshot, wanted: Snapshot) -> Started:
