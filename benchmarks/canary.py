@@ -34,8 +34,8 @@ HERE = Path(__file__).parent
 MARCH, JUNE = "openaichat/gpt-4-0314", "openaichat/gpt-4-0613"
 TASKS = {"prime": "llmdrift_prime_full", "happy numbers": "llmdrift_countahappynumber"}
 NS = 10**9
-LOOK, LATER = 10, 25  # requests between two looks, or a 25th of those so far
-MOST = 5_000
+LOOK, LATER = 10, 10  # requests between two looks, or a tenth of those so far
+MOST = 3_000
 SHARES = (0.1, 0.5)
 QUALITY = Guard("feedback", 0.05, name="label", better="equal")
 GUARDS = (QUALITY, Guard("errors", 0.01), Guard("latency", 0.25), Guard("cost", 0.25, most_usd=0.06))
@@ -129,7 +129,7 @@ def main() -> int:
         f"# Canaries from March to June, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "",
         f"`SERVERY_DATA=… python benchmarks/canary.py --shuffles {given.shuffles}`", "",
         "```", *machine.facts(HERE.parent), "```", "",
-        f"Steps of {' and '.join(f'{share:.0%}' for share in SHARES)}, looked at after every {LOOK} requests, later after every {LATER}th part more, for up to {MOST:,}. *quality*: one guard,",
+        f"Steps of {' and '.join(f'{share:.0%}' for share in SHARES)}, looked at after every {LOOK} requests, later after a tenth more, for up to {MOST:,}. *quality*: one guard,",
         f"labels within {QUALITY.margin:.0%}. *all*: with guards on errors (1 %), latency (p95, 25 %) and cost (25 %) beside it, so each may be wrong a quarter as often.", "",
         "| Canary | Rolled back | after requests (median) | Promoted |", "|---|---|---|---|",
     ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 from servery.terms.rollouts import Phase, RolloutPolicy
 from worlds.streams import surely
-from worlds.verdicts import FAMILIES, Family, world
+from worlds.verdicts import AS_THEY_COME, FAMILIES, Family, world
 
 DECLARED = RolloutPolicy().false_rollbacks
 WORLDS = int(os.environ.get("WORLDS", "2000"))
@@ -40,6 +40,11 @@ def test_false_verdicts_are_rare(family: Family, harm: float) -> None:
     row(family, harm, 12)
 
 
+def test_labels_as_they_come_roll_back_nobody_without_harm() -> None:
+    """Wrong answers are labelled sooner, in both arms: what is known looks worse than it is, for both."""
+    row(AS_THEY_COME, 0.0, 12)
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name.partition(":")[0])
 def test_what_does_three_times_the_harm_is_found(family: Family) -> None:
     """There is something to find in these worlds: guards that said nothing would make no false verdicts either."""
@@ -50,8 +55,11 @@ def test_what_does_three_times_the_harm_is_found(family: Family) -> None:
 
 @pytest.mark.proof
 @pytest.mark.timeout(7_200)
-@pytest.mark.parametrize("harm", [0.0, 1.0])
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name.partition(":")[0])
+@pytest.mark.parametrize(
+    ("family", "harm"),
+    [*((family, harm) for family in FAMILIES for harm in (0.0, 1.0)), (AS_THEY_COME, 0.0)],
+    ids=lambda of: of if isinstance(of, float) else of.name.partition(":")[0],
+)
 def test_false_verdicts_are_rare_in_many_worlds(
     family: Family, harm: float, capsys: pytest.CaptureFixture[str]
 ) -> None:

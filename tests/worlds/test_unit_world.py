@@ -60,7 +60,7 @@ def _asked(rollout: Rollout, draw: np.random.Generator, user: int, rate: float, 
 
 
 def test_users_who_stay_in_their_arm_count_once(tmp_path: Path) -> None:
-    """With each request as an observation of its own 9 of these 30 are rolled back."""
+    """With each request as an observation of its own 8 of these 30 are rolled back."""
     ended = [world(tmp_path, seed, 50, 0.0) for seed in range(30)]
     back = sum(one.phase is Phase.ROLLED_BACK for one in ended)
     assert surely(back, len(ended)) <= POLICY.false_rollbacks, f"{back} of {len(ended)} without harm were rolled back"

@@ -114,6 +114,7 @@ class Labels(NamedTuple):
     guard: Guard = Guard("feedback", 0.03, name="label", better="equal", within_s=300)
     base: float = 0.1
     calls: int = 800
+    age_s: int = 300  # at which the harm is what it is declared to be
 
     def told(self, draws: Draws, harm: float, n: int) -> dict[int, tuple[int, int]]:
         """Of n calls: the labels, right and wrong ones, by the minute after the call in which they come."""
@@ -129,17 +130,18 @@ class Labels(NamedTuple):
 
     def call(self, totals: Totals, draws: Draws, harm: float, n: int) -> None:
         """As it is known in the end."""
-        told = [both for minute, both in self.told(draws, harm, n).items() if minute * MINUTE_S <= self.guard.within_s]
+        told = [both for minute, both in self.told(draws, harm, n).items() if minute * MINUTE_S <= self.age_s]
         right, wrong = (sum(both[place] for both in told) for place in (0, 1))
         totals.told.setdefault("label", Told()).merge(Told(judged=right + wrong, right=right))
 
     def _wrong(self, labelled: float) -> float:
         """The share of wrong ones among all, from that among those labelled by the age."""
-        late, soon = (1 - math.exp(-self.guard.within_s / MINUTE_S / mean) for mean in (6.0, 2.0))
+        late, soon = (1 - math.exp(-self.age_s / MINUTE_S / mean) for mean in (6.0, 2.0))
         return labelled * late / (labelled * late + (1 - labelled) * soon)
 
 
 FAMILIES: tuple[Family, ...] = (Errors(), Latency(), Cost(), Labels())
+AS_THEY_COME = Labels("labels as they come: wrong ones sooner", Guard("feedback", 0.03, name="label", better="equal"))
 
 
 class Ended(NamedTuple):
