@@ -15,7 +15,7 @@ from lines import attempt, feedback, record
 from servery.stats.asymptotic import UnitSums
 from servery.store.ledger import Cursor, Ledger
 from servery.store.unit_sums import KEPT_S, Counts, fold
-from servery.terms.experiments import EXCLUDED, Metric
+from servery.terms.experiments import BEFORE, EXCLUDED, Metric
 from servery.terms.reasons import Reason
 from servery.terms.record import AnyLine, Assigned, Feedback, Outcome, Record
 
@@ -135,3 +135,18 @@ def test_units_are_forgotten_long_after_they_last_came(ledger: Ledger) -> None:
     ledger.retain(NOW + (KEPT_S + 50) * NS, 10_000)
     assert ledger.units(TRIED) == {"new": Counts(1, 1)}
     assert sums(ledger, LABEL) == UnitSums(1, x=1, y=1, xx=1, yy=1, xy=1)
+
+
+def test_what_units_did_before_comes_beside_what_they_do(ledger: Ledger) -> None:
+    """Of a ratio what a unit had beyond what was usual; nothing where a unit is new. Nobody is compared by it."""
+    write(ledger, *[tried("a", BEFORE, NOW - 9, outcome=Outcome.FAILED, reason="bug") for _ in range(2)])
+    write(ledger, *[tried("b", BEFORE, NOW - 9) for _ in range(2)], tried("gone", BEFORE, NOW - 9))
+    write(ledger, tried("a"), tried("b"), tried("c"), tried("b", "old"))
+    usual = 2 / 5
+    z = np.array([2 - 2 * usual, -2 * usual, 0])
+    found = sums(ledger, ERRORS)
+    assert (found.n, found.x, found.y) == (3, 0, 3)
+    assert [found.z, found.zz, found.yz, found.xz] == pytest.approx([z.sum(), z @ z, z.sum(), 0])
+    assert ledger.units(TRIED)["new"] == Counts(3, 3)
+    each = sums(ledger, msgspec.structs.replace(ERRORS, per="unit"))
+    assert (each.z, each.zz) == (2, 4)

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servery.routing.arms import Draw, draw, draw_of
-from servery.terms.experiments import EXCLUDED, Arm, Design, Experiment, Metric, experiment_id, is_experiment, route_of
+from servery.terms.experiments import (
+    BEFORE,
+    EXCLUDED,
+    Arm,
+    Design,
+    Experiment,
+    Metric,
+    Stage,
+    experiment_id,
+    is_experiment,
+    route_of,
+)
 from servery.terms.record import Assigned
 from servery.terms.rollouts import Unit
 from servery.terms.routes import Accept, Policy, Route, Tier
@@ -43,6 +54,13 @@ def test_who_is_not_known_has_the_control_and_is_not_compared() -> None:
         "x-user",
         "user",
     )
+
+
+def test_before_it_compares_everybody_has_the_control_and_is_known_by_the_same_name() -> None:
+    experiment = Experiment("x01", "try", Design("r", ARMS, Metric("errors", 0.01)), 0, Stage.BEFORE)
+    at, one = draw(draw_of(experiment), b"ann")
+    assert (at, one.arm, one.propensity) == (0, BEFORE, 1.0)
+    assert one.unit == draw(drawn(), b"ann")[1].unit
 
 
 def test_an_id_is_told_from_that_of_a_rollout() -> None:

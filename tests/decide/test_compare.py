@@ -60,6 +60,33 @@ def test_nothing_seen_is_not_no_harm() -> None:
     assert few.low < -0.001 < many.low < 0 < many.high < 0.001 < few.high
 
 
+def test_what_units_did_before_makes_bounds_narrower_and_moves_nothing() -> None:
+    draws = np.random.default_rng(5)
+
+    def arm(known: bool) -> UnitSums:
+        z = draws.gamma(0.3, 3.0, 4000)
+        x = draws.poisson(z).astype(float)
+        z = z - z.mean() if known else z * 0
+        n = len(x)
+        return UnitSums(
+            n,
+            float(x.sum()),
+            n,
+            float(z.sum()),
+            float(x @ x),
+            n,
+            float(z @ z),
+            float(x.sum()),
+            float(x @ z),
+            float(z.sum()),
+        )
+
+    told = [compare(DESIGN, [{"old": arm(known), "new": arm(known)}])[0] for known in (False, True)]
+    widths = [one.high - one.low for one in told]
+    assert widths[1] < 0.7 * widths[0]
+    assert told[1].low < 0 < told[1].high
+
+
 def test_a_fixed_price_is_compared_exactly() -> None:
     cheap, dear = (
         UnitSums(1000, x=price * 1000, y=1000, xx=price**2 * 1000, yy=1000, xy=price * 1000) for price in (1, 2)

@@ -149,6 +149,12 @@ class Experiments:
                     await self._keep(
                         followed, _over(followed.experiment, Conclusion.INVALID, "", "servery", why, now_ns)
                     )
+                elif _is_over(followed.experiment, now_ns):
+                    begins = replace(
+                        followed.experiment, stage=Stage.RUNNING, since_ns=now_ns, who="servery", why="it compares now"
+                    )
+                    await asyncio.to_thread(self._book.keep, begins, now_ns, ())
+                    followed.experiment = begins
                 elif now_ns >= followed.look.at_ns + (now_ns - followed.experiment.began_ns) // _LOOKS:
                     await self._look(followed, now_ns)
             await self._serve("servery")
@@ -171,8 +177,9 @@ class Experiments:
         refuse_start(name, serving)
         now_ns = self._clock.wall_ns()
         design = serving.manifest.experiments[name]
+        stage = Stage.BEFORE if design.before_s else Stage.RUNNING
         begun = Experiment(
-            experiment_id(self._dice.bits(6).hex()), name, design, now_ns, since_ns=now_ns, who=who, why=why
+            experiment_id(self._dice.bits(6).hex()), name, design, now_ns, stage, now_ns, who=who, why=why
         )
         intent = Intent(self._dice.bits(16).hex(), "experiment", who, why or "it starts", name)
         change = await self._serves.amend(lambda now: _with(now, begun), intent)
@@ -200,7 +207,7 @@ class Experiments:
             judged = msgspec.msgpack.encode(followed.split)
             followed.look = Look(now_ns, looks)
             await asyncio.to_thread(self._book.look, experiment.id, followed.look, judged)
-        if now_ns - experiment.began_ns > design.max_duration_s * NS:
+        if experiment.stage is Stage.RUNNING and now_ns - experiment.since_ns > design.max_duration_s * NS:
             await self._keep(followed, self._ended(followed, "servery", "its time is over"))
             return
         found, arm, said = conclusion(design, looks, flaw)
@@ -223,19 +230,27 @@ class Experiments:
         del self._followed[changed.name]
 
     async def _serve(self, who: str) -> None:
-        """Have everybody get the control again where an Experiment is over."""
-        if not self._over:
+        """Have served what the Experiments have come to: everybody gets the control again where one is over."""
+        if self._agreeing(self._serves.settled) == self._serves.settled:
+            self._over.clear()
             return
-        intent = Intent(self._dice.bits(16).hex(), "experiment", who, "it is concluded")
-        change = await self._serves.amend(self._without_over, intent)
+        told = "; ".join(f"{one.experiment.name} {one.experiment.stage.value}" for one in self._followed.values())
+        intent = Intent(self._dice.bits(16).hex(), "experiment", who, told or "it is concluded")
+        change = await self._serves.amend(self._agreeing, intent)
         if change.message:
-            log.error("what is over could not be taken back: %s", change.message)
+            log.error("what experiments have come to can't be served: %s", change.message)
         else:
             self._over &= {one.id for one in self._serves.settled.experiments.values()}
 
-    def _without_over(self, now: Snapshot) -> Snapshot:
-        left = {name: one for name, one in now.experiments.items() if one.id not in self._over}
-        return replace(now, experiments=left)
+    def _agreeing(self, now: Snapshot) -> Snapshot:
+        known = {one.experiment.id: one.experiment for one in self._followed.values()}
+        left = {name: known.get(one.id, one) for name, one in now.experiments.items() if one.id not in self._over}
+        return now if left == now.experiments else replace(now, experiments=left)
+
+
+def _is_over(experiment: Experiment, now_ns: int) -> bool:
+    """Whether the time before the comparison is."""
+    return experiment.stage is Stage.BEFORE and now_ns - experiment.began_ns >= experiment.design.before_s * NS
 
 
 def refuse_start(name: str, serving: Snapshot) -> None:

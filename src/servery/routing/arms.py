@@ -8,7 +8,7 @@ from itertools import accumulate
 import msgspec
 
 from servery.routing.assignment import place_of
-from servery.terms.experiments import EXCLUDED, Experiment
+from servery.terms.experiments import BEFORE, EXCLUDED, Experiment, Stage
 from servery.terms.record import Assigned
 from servery.terms.rollouts import Unit
 
@@ -25,6 +25,7 @@ class Draw(msgspec.Struct, frozen=True):
     edges: tuple[float, ...]
     header: str = ""
     parameter: str = ""
+    before: bool = False  # everybody has the control yet
 
 
 def draw_of(experiment: Experiment) -> Draw:
@@ -34,7 +35,8 @@ def draw_of(experiment: Experiment) -> Draw:
     shares = tuple(arm.share for arm in design.arms)
     edges = tuple(accumulate(shares))[:-1]
     names = tuple(arm.name for arm in design.arms)
-    return Draw(experiment.id, names, shares, edges, unit.header.lower(), unit.parameter)
+    before = experiment.stage is Stage.BEFORE
+    return Draw(experiment.id, names, shares, edges, unit.header.lower(), unit.parameter, before)
 
 
 def draw(of: Draw, unit: bytes | None) -> tuple[int, Assigned]:
@@ -42,5 +44,7 @@ def draw(of: Draw, unit: bytes | None) -> tuple[int, Assigned]:
     if unit is None:
         return 0, Assigned(of.experiment, EXCLUDED, 1.0, "")
     place, name = place_of(of.experiment, unit)
+    if of.before:
+        return 0, Assigned(of.experiment, BEFORE, 1.0, name)
     at = bisect_right(of.edges, place)
     return at, Assigned(of.experiment, of.names[at], of.shares[at], name)

@@ -26,7 +26,7 @@ class ExperimentBook:
         self._state: State | None = None
 
     def running(self) -> list[Experiment]:
-        """Those that run."""
+        """Those that aren't over."""
         return self._found(running=True, most=10_000)
 
     def concluded(self, most: int) -> list[Experiment]:
@@ -88,7 +88,8 @@ class ExperimentBook:
 
     def _found(self, running: bool, most: int) -> list[Experiment]:
         table = schema.experiments
-        stage = table.c.stage == Stage.RUNNING.value if running else table.c.stage != Stage.RUNNING.value
+        over = Stage.CONCLUDED.value
+        stage = table.c.stage != over if running else table.c.stage == over
         query = select(table.c.experiment).where(stage).order_by(table.c.began_ns.desc()).limit(most)
         with self._opened().transaction() as connection:
             rows = connection.execute(query).scalars().all()

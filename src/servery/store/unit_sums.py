@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Float, and_, cast, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Float, Subquery, and_, cast, func, literal, select
 from sqlalchemy.dialects import sqlite
 
 from servery.stats.asymptotic import UnitSums
 from servery.store import schema
-from servery.terms.experiments import EXCLUDED, Metric, is_experiment
+from servery.terms.experiments import BEFORE, EXCLUDED, Metric, is_experiment
 from servery.terms.folds import Told
 from servery.terms.reasons import Reason, of_callers
 from servery.terms.record import Outcome, Record
@@ -135,21 +135,30 @@ def counts_of(connection: Connection, experiment: str) -> dict[str, Counts]:
 
 def sums_of(connection: Connection, experiment: str, metric: Metric, until_ns: int) -> dict[str, UnitSums]:
     """By arm the sums over units of what a metric measures; of units whose first Request began by then."""
+    of, past = _each(experiment, metric), _each(experiment, metric)
+    before = connection.execute(select(func.total(past.c.x), func.total(past.c.y)).where(past.c.arm == BEFORE)).one()
+    usual = before[0] / before[1] if before[1] else 0.0
+    # Of a ratio what a unit had beyond the usual; where nothing is known of a unit, just that.
+    z = func.coalesce(past.c.x - usual * past.c.y, 0.0)
+    both = of.outerjoin(past, and_(past.c.unit == of.c.unit, past.c.arm == BEFORE))
+    named = {"x": of.c.x, "y": of.c.y, "z": z}
+    total = [func.total(named[one]) for one in "xyz"]
+    total += [func.total(named[one] * named[other]) for one, other in ("xx", "yy", "zz", "xy", "xz", "yz")]
+    query = select(of.c.arm, func.count(), *total).select_from(both)
+    compared = query.where(of.c.arm != BEFORE, of.c.first_ns <= until_ns).group_by(of.c.arm)
+    return {row[0]: UnitSums(*row[1:]) for row in map(tuple, connection.execute(compared))}
+
+
+def _each(experiment: str, metric: Metric) -> Subquery:
+    """What a metric measures of each unit, by arm."""
     table, facts = schema.unit_sums, schema.unit_facts
     x, y = _measured(metric)
-    inner = select(table.c.arm, x.label("x"), y.label("y")).where(
-        table.c.experiment == experiment, table.c.first_ns <= until_ns, table.c.unit != ""
-    )
+    query = select(table.c.arm, table.c.unit, table.c.first_ns, x.label("x"), y.label("y"))
+    query = query.where(table.c.experiment == experiment, table.c.unit != "")
     if metric.metric == "feedback":
         same = [facts.c[name] == table.c[name] for name in ("experiment", "unit", "arm")]
-        inner = inner.select_from(table.outerjoin(facts, and_(*same, facts.c.name == metric.name)))
-    of = inner.subquery()
-    total = [func.total(one) for one in (of.c.x, of.c.y, of.c.x * of.c.x, of.c.y * of.c.y, of.c.x * of.c.y)]
-    found: dict[str, UnitSums] = {}
-    for row in connection.execute(select(of.c.arm, func.count(), *total).group_by(of.c.arm)):
-        arm, n, sum_x, sum_y, xx, yy, xy = tuple(row)
-        found[arm] = UnitSums(n, x=sum_x, y=sum_y, xx=xx, yy=yy, xy=xy)
-    return found
+        query = query.select_from(table.outerjoin(facts, and_(*same, facts.c.name == metric.name)))
+    return query.subquery()
 
 
 def rows_of(connection: Connection, experiment: str) -> Iterator[tuple[Key, Seen]]:

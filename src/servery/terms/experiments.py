@@ -131,8 +131,17 @@ class Design(Declared, frozen=True):
             description="a unit counts once its first request is so old, so that labels that come late have come",
         ),
     ] = 0
+    before_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="so long everybody gets the control, and what units do then explains a part of what they do later: bounds are narrower where users differ",
+        ),
+    ] = 0
     max_duration_s: Annotated[
-        float, Meta(gt=0, le=31_536_000, description="it is concluded by then, whatever is known")
+        float,
+        Meta(gt=0, le=31_536_000, description="after the start of the comparison it is concluded, whatever is known"),
     ] = 7_776_000
 
 
@@ -140,6 +149,7 @@ class Stage(enum.Enum):
     """Where an Experiment stands. A draft is declared only."""
 
     DRAFT = "draft"
+    BEFORE = "before"  # everybody gets the control, and it is remembered what units do
     RUNNING = "running"
     CONCLUDED = "concluded"
 
