@@ -8,12 +8,13 @@ arm breaks a guardrail is said with the risk of false winners again, split over 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from servery.stats.asymptotic import Estimate, UnitSums, bounds, mean_difference, ratio_difference, relative
 from servery.stats.ratio_check import RatioCheck
+from servery.stats.windows import Bounds
 from servery.terms.experiments import EXCLUDED, Conclusion, Design, Looked, Metric
 from servery.terms.rollouts import Verdict
 
@@ -58,8 +59,20 @@ def flaws(design: Design, arrived: Arrived, split: Split) -> str:
     return ""
 
 
-def compare(design: Design, sums: Sequence[Mapping[str, UnitSums]]) -> tuple[Looked, ...]:
-    """What each metric, the primary one first, says of each arm. `sums` are by metric, and by arm."""
+Exactly = Callable[[Metric, str, tuple[float, float]], Bounds | None]
+
+
+def _in_the_limit(*_: object) -> None:
+    """No bounds but those in the limit."""
+
+
+def compare(
+    design: Design, sums: Sequence[Mapping[str, UnitSums]], exactly: Exactly = _in_the_limit
+) -> tuple[Looked, ...]:
+    """What each metric, the primary one first, says of each arm. `sums` are by metric, and by arm.
+
+    `exactly` gives bounds of a metric and an arm, with two risks, that need no limit, where there are such.
+    """
     control = design.arms[0].name
     rivals = design.arms[1:]
     found: list[Looked] = []
@@ -68,16 +81,22 @@ def compare(design: Design, sums: Sequence[Mapping[str, UnitSums]]) -> tuple[Loo
         passed = worse if at == 0 else design.false_passes
         for arm in rivals:
             arms = of.get(control, UnitSums()), of.get(arm.name, UnitSums())
-            found.append(_looked(design, metric, arm.name, arms, at == 0, (worse, passed)))
+            exact = exactly(metric, arm.name, (worse, passed))
+            harm = estimated(metric, *arms)
+            limits = exact or bounds(harm, worse, passed, tuned=design.units, least=design.min_units)
+            found.append(_looked(design, metric, arm.name, arms, (harm, limits)))
     return tuple(found)
 
 
 def _looked(
-    design: Design, metric: Metric, arm: str, arms: tuple[UnitSums, UnitSums], primary: bool, risks: tuple[float, float]
+    design: Design,
+    metric: Metric,
+    arm: str,
+    arms: tuple[UnitSums, UnitSums],
+    known: tuple[Estimate | None, Bounds | None],
 ) -> Looked:
-    """`risks` are those of calling it worse, and of calling it better or passed."""
-    harm = estimated(metric, *arms)
-    found = bounds(harm, *risks, tuned=design.units, least=design.min_units)
+    harm, found = known
+    primary = metric is design.primary
     control, value = (value_of(metric, one) for one in arms)
     units, name = arms[0].n + arms[1].n, metric.called
     if found is None or harm is None:

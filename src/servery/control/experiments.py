@@ -17,7 +17,7 @@ from servery.control.frozen import models_of
 from servery.host.clock import Clock, Dice
 from servery.stats.asymptotic import UnitSums
 from servery.terms.change import Change, Snapshot
-from servery.terms.experiments import Conclusion, Experiment, Look, Looked, Stage, experiment_id
+from servery.terms.experiments import Conclusion, Design, Experiment, Look, Looked, Stage, experiment_id
 from servery.terms.history import Intent
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.rollouts import Verdict
@@ -26,6 +26,7 @@ log = logging.getLogger("servery.controller")
 
 _LOOK_S = 1.0
 _LOOKS = 300  # one that has run for long is looked at so often in the time that it has run
+_COSTS = 20  # times what a look took: so long is waited for the next one
 NS = 10**9
 VERBS = ("start", "stop")
 replace = msgspec.structs.replace
@@ -60,12 +61,25 @@ class Evidence(msgspec.Struct, frozen=True):
 Observe = Callable[[Experiment, int], Evidence | None]  # at a wall time (ns); None: it can't be read now
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What is kept between looks. `exact`: where each request is a unit, sequences that need no limit, as `control.exact` has them."""
+
+    split: Split = Split()
+    exact: bytes = b""
+
+
 class Followed(msgspec.Struct):
-    """An Experiment that runs."""
+    """An Experiment that runs. `took_ns`: what the last look took."""
 
     experiment: Experiment
-    split: Split = Split()
+    kept: Kept = Kept()
     look: Look = Look(0, ())
+    looked_ns: int = 0
+    took_ns: int = 0
+
+    def pause_ns(self, now_ns: int) -> int:
+        """Until the next look: one that has run for long can wait, and looks are to cost little."""
+        return max((now_ns - self.experiment.began_ns) // _LOOKS, _COSTS * self.took_ns)
 
 
 class Experiments:
@@ -155,7 +169,7 @@ class Experiments:
                     )
                     await asyncio.to_thread(self._book.keep, begins, now_ns, ())
                     followed.experiment = begins
-                elif now_ns >= followed.look.at_ns + (now_ns - followed.experiment.began_ns) // _LOOKS:
+                elif now_ns >= followed.looked_ns + followed.pause_ns(now_ns):
                     await self._look(followed, now_ns)
             await self._serve("servery")
 
@@ -169,8 +183,8 @@ class Experiments:
 
     async def _follow(self, experiment: Experiment) -> None:
         judged = await asyncio.to_thread(self._book.judged, experiment.id)
-        split = msgspec.msgpack.decode(judged, type=Split) if judged else Split()
-        self._followed[experiment.name] = Followed(experiment, split)
+        kept = msgspec.msgpack.decode(judged, type=Kept) if judged else Kept()
+        self._followed[experiment.name] = Followed(experiment, kept)
 
     async def _begin(self, name: str, who: str, why: str) -> Experiment:
         serving = self._serves.settled
@@ -193,18 +207,17 @@ class Experiments:
     async def _look(self, followed: Followed, now_ns: int) -> None:
         experiment = followed.experiment
         design = experiment.design
-        until_ns = now_ns - round(design.age_s * NS)
+        until_ns, began_ns = now_ns - round(design.age_s * NS), self._clock.steady_ns()
         evidence = await asyncio.to_thread(self._observe, experiment, until_ns)
         if evidence is None:
             return
-        arrived = arrived_of(design, evidence.counts)
-        followed.split = followed.split.after(design, arrived.units)
-        flaw = flaws(design, arrived, followed.split)
-        looks = compare(design, evidence.sums)
+        kept, looks, flaw = await asyncio.to_thread(compared, design, evidence, followed.kept)
+        followed.kept, followed.looked_ns = kept, now_ns
+        followed.took_ns = self._clock.steady_ns() - began_ns
         if flaw:
             looks = tuple(replace(one, verdict=Verdict.INVALID, said=flaw) for one in looks)
         if looks != followed.look.looks:
-            judged = msgspec.msgpack.encode(followed.split)
+            judged = msgspec.msgpack.encode(kept)
             followed.look = Look(now_ns, looks)
             await asyncio.to_thread(self._book.look, experiment.id, followed.look, judged)
         if experiment.stage is Stage.RUNNING and now_ns - experiment.since_ns > design.max_duration_s * NS:
@@ -246,6 +259,21 @@ class Experiments:
         known = {one.experiment.id: one.experiment for one in self._followed.values()}
         left = {name: known.get(one.id, one) for name, one in now.experiments.items() if one.id not in self._over}
         return now if left == now.experiments else replace(now, experiments=left)
+
+
+def compared(design: Design, evidence: Evidence, kept: Kept) -> tuple[Kept, tuple[Looked, ...], str]:
+    """One look: what is kept of it, what it says of each metric and arm, and why that doesn't hold ("": it does)."""
+    arrived = arrived_of(design, evidence.counts)
+    split = kept.split.after(design, arrived.units)
+    flaw = flaws(design, arrived, split)
+    if design.unit is not None:
+        return replace(kept, split=split), compare(design, evidence.sums), flaw
+    from servery.control.exact import Exact, bounds_of, followed  # noqa: PLC0415 numpy, where it is needed
+
+    exact = msgspec.msgpack.decode(kept.exact, type=Exact) if kept.exact else Exact()
+    exact = followed(design, exact, evidence.sums)
+    looks = compare(design, evidence.sums, lambda *of: bounds_of(exact, *of))
+    return Kept(split, msgspec.msgpack.encode(exact)), looks, flaw
 
 
 def _is_over(experiment: Experiment, now_ns: int) -> bool:

@@ -74,7 +74,7 @@ class Judge:
                 followed.harm = followed.harm.after(0.0, before.times, Sketch())
             elif guard.metric in ("errors", "cost"):
                 sums = _sums(guard, before) if guard.metric == "errors" else before.priced
-                if sums is not None and _are_values(sums, _cap(guard)):
+                if sums is not None and sums.fits(_cap(guard)):
                     followed.harm = followed.harm.after(Window(0.0, sums, Sums()))
 
     def state(self) -> bytes:
@@ -128,7 +128,7 @@ class Judge:
             if sums == before:
                 continue
             fresh = _fresh(followed, draw, sums, (_exactly(guard, seen.incumbent), _exactly(guard, seen.candidate)))
-            if all(_are_values(one, _cap(guard)) for one in fresh):
+            if all(one.fits(_cap(guard)) for one in fresh):
                 share = draw.share(self._policy)
                 followed.harm = followed.harm.after(Window(share, *_scaled(guard, fresh)))
                 followed.seen[draw] = sums
@@ -274,22 +274,9 @@ def _fresh(followed: Means, draw: Draw, sums: tuple[Sums, Sums], exact: tuple[Su
     known = followed.exact.get(draw, None if draw in followed.seen else _NOTHING)
     if incumbent is None or candidate is None or known is None:
         followed.exact.pop(draw, None)
-        return [_less(now, then) for now, then in zip(sums, before, strict=True)]
+        return [now.less(then) for now, then in zip(sums, before, strict=True)]
     followed.exact[draw] = (incumbent, candidate)
-    return [_less(now, then) for now, then in zip((incumbent, candidate), known, strict=True)]
-
-
-def _less(now: Sums, before: Sums) -> Sums:
-    return Sums(now.n - before.n, now.total - before.total, now.squares - before.squares)
-
-
-def _are_values(fresh: Sums, cap: float) -> bool:
-    """Whether these are sums of values at all. Feedback that was corrected takes back more than it adds: then they come with
-    what comes next.
-    """
-    slack = 1e-9 * cap * max(fresh.n, 1)
-    within = -slack <= fresh.total <= cap * fresh.n + slack
-    return fresh.n >= 0 and within and -slack * cap <= fresh.squares <= cap * fresh.total + slack * cap
+    return [now.less(then) for now, then in zip((incumbent, candidate), known, strict=True)]
 
 
 def _scaled(guard: Guard, arms: list[Sums]) -> tuple[Sums, Sums]:

@@ -15,6 +15,17 @@ class Sums(msgspec.Struct, frozen=True):
     def plus(self, other: Sums) -> Sums:
         return Sums(self.n + other.n, self.total + other.total, self.squares + other.squares)
 
+    def less(self, other: Sums) -> Sums:
+        return Sums(self.n - other.n, self.total - other.total, self.squares - other.squares)
+
+    def fits(self, cap: float) -> bool:
+        """Whether these are sums of values at all. What was corrected may take back more than is new: then it comes with what
+        comes next.
+        """
+        slack = 1e-9 * cap * max(self.n, 1)
+        within = -slack <= self.total <= cap * self.n + slack
+        return self.n >= 0 and within and -slack * cap <= self.squares <= cap * self.total + slack * cap
+
     def times(self, factor: float) -> Sums:
         """As if each value had been multiplied: for other units, or to hold a candidate against 1.1 × the incumbent."""
         return Sums(self.n, self.total * factor, self.squares * factor * factor)
