@@ -99,6 +99,7 @@ def arm(written: str) -> tuple[str, str]:
         (("metric: errors", "metric: cost"), 23, "experiments.bolder.primary is the same metric"),
         ((", price: {usd_per_hour: 0.5}, region", ", region"), 21, "no price is known for 'large'"),
         (("    primary", "    false_winners: 1\n    primary"), 21, "a risk of 1 can't be kept"),
+        (("    unit: {header: x-user-id}", "    before_s: 60"), 17, "nobody who came before comes again"),
         (("    primary", "    units: 200\n    primary"), 21, "200 units are expected, and below 1000 nothing is said"),
         (("confidence: 0.95", "confidence: 0.95, range: [0.9, 0.99]"), 19, "thresholds that follow the traffic"),
         (("\nexperiments:", "\n    limits: {usd_per_month: 5}\nexperiments:"), 14, "would share this budget"),

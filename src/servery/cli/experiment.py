@@ -122,8 +122,8 @@ def _print(value: msgspec.Struct, output: str, lines: list[str]) -> None:
 def _head(experiment: Experiment) -> str:
     arms = ", ".join(f"{arm.name} {arm.share:.3g}" for arm in experiment.design.arms)
     told = f"{experiment.name} on {experiment.design.route} ({arms}): {experiment.stage.value}"
-    if experiment.stage is Stage.RUNNING:
-        return f"{told} since {moment(experiment.began_ns)}"
+    if experiment.stage in (Stage.BEFORE, Stage.RUNNING):
+        return f"{told} since {moment(experiment.since_ns)}"
     if experiment.conclusion is None:
         return told
     arm = f" {experiment.arm}" if experiment.arm else ""

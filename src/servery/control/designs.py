@@ -31,6 +31,9 @@ def check_design(
         yield from check_unit(design.unit, at(where, "unit"), places)
     yield from _shares(design, where, places)
     yield from _metrics(design, where, places)
+    if design.before_s and design.unit is None:
+        message = "nobody who came before comes again where each request is a unit of its own"
+        yield places.problem(at(where, "before_s"), message, "declare `unit`, or remove it")
     if design.units < design.min_units:
         message = f"{design.units} units are expected, and below {design.min_units} nothing is said"
         yield places.problem(at(where, "units"), message, f"write {design.min_units} or more, or lower `min_units`")
