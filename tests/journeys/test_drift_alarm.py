@@ -15,6 +15,9 @@ import artifacts
 from heard import listening
 from living import Living, servery, until
 from server import tensor
+from servery.cli.reach import Failed, reach
+from servery.host.settings import DataFolder
+from servery.terms.drift import DriftLooks
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -65,6 +68,10 @@ def test_a_shift_of_an_input_is_told_once(tmp_path: Path) -> None:
         entries = servery("audit", "show", "--data", server.data, "-o", "json").stdout.splitlines()
         acts = [entry["act"] for entry in map(json.loads, entries)]
         assert {"drift", "drift webhook", "drift command", "drift hold"} <= set(acts)
+        here = reach(DataFolder(server.data), "")
+        assert [one.model for one in here.get("/drift?model=m&back=1", DriftLooks).looks] == ["m"]
+        with pytest.raises(Failed, match="no model"):
+            here.get("/drift?model=n", DriftLooks)
         looked = [servery("drift", "m", "--back", back, "--data", server.data) for back in range(4)]
         assert any("ALARM" in one.stdout and one.returncode == 1 for one in looked), [one.stdout for one in looked]
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
+from urllib.parse import urlencode
 
 import msgspec
 import typer
 from sqlalchemy.exc import DBAPIError
 
+from servery.cli.plan import SERVER_HELP
 from servery.cli.plan_text import moment
-from servery.control.alarms import due, seen_in
+from servery.cli.reach import told
+from servery.control.alarms import looks_of
 from servery.control.apply import SnapshotError, read_snapshot
-from servery.control.places import did_you_mean
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.store.ledger import WrongLedger
-from servery.terms.drift import DriftLook, DriftPolicy
-from servery.terms.manifest import Manifest
-
-
-class Looks(msgspec.Struct, frozen=True):
-    """What `servery drift -o json` prints."""
-
-    looks: tuple[DriftLook, ...]
+from servery.terms.drift import DriftLook, DriftLooks
 
 
 def drift(
@@ -33,44 +28,39 @@ def drift(
     ),
     back: Annotated[int, typer.Option(min=0, max=1_000, help="So many windows before the last whole one.")] = 0,
     output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")] = "table",
+    server: Annotated[str, typer.Option(help=SERVER_HELP)] = "",
 ) -> None:
     """Show the last whole window of each model beside its reference: what has drifted, and what could not have been seen.
 
     Exit 1 where something alarms.
     """
-    folder = DataFolder(data)
-    try:
-        watched = _watched(read_snapshot(folder.snapshot).manifest, model)
-        now_ns = Clock().wall_ns()
-        looks = [seen_in(folder.ledger, name, policy, due(policy, now_ns) - back) for name, policy in watched.items()]
-    except (SnapshotError, WrongLedger) as error:
-        _stop(str(error))
-    except DBAPIError as error:
-        _stop(f"{folder.ledger} can't be read: {error.orig}")
+    if server:
+        asked = urlencode({"model": model, "back": back})
+        looks = told(None, server, f"/drift?{asked}", DriftLooks).looks
+    else:
+        looks = _looks(DataFolder(data), model, back)
+    if not looks:
+        _stop("no model declares `drift`; write for instance `drift: {features: [age]}` below a model, and apply")
     if output == "json":
-        typer.echo(msgspec.json.format(msgspec.json.encode(Looks(tuple(looks))), indent=2))
+        typer.echo(msgspec.json.format(msgspec.json.encode(DriftLooks(looks)), indent=2))
     else:
         for one in looks:
-            _show(one, watched[one.model])
+            _show(one)
     if any(one.alarmed for one in looks):
         raise typer.Exit(1)
 
 
-def _watched(manifest: Manifest, model: str) -> dict[str, DriftPolicy]:
-    """The models that are looked at."""
-    watched = {name: one.drift for name, one in manifest.models.items() if one.drift is not None}
-    if not watched:
-        _stop("no model declares `drift`; write for instance `drift: {features: [age]}` below a model, and apply")
-    if not model:
-        return watched
-    if model not in watched:
-        guess = did_you_mean(model, list(watched))
-        fix = f"did you mean {guess!r}?" if guess else f"there is {', '.join(watched)}"
-        raise typer.BadParameter(f"no model {model!r} is watched; {fix}", param_hint="MODEL")
-    return {model: watched[model]}
+def _looks(folder: DataFolder, model: str, back: int) -> tuple[DriftLook, ...]:
+    try:
+        manifest = read_snapshot(folder.snapshot).manifest
+        return looks_of(folder.ledger, manifest, model, back, Clock().wall_ns())
+    except (SnapshotError, WrongLedger, LookupError) as error:
+        _stop(str(error))
+    except DBAPIError as error:
+        _stop(f"{folder.ledger} can't be read: {error.orig}")
 
 
-def _show(one: DriftLook, policy: DriftPolicy) -> None:
+def _show(one: DriftLook) -> None:
     from rich.console import Console  # noqa: PLC0415 (rich is for people, and takes a while to import)
     from rich.table import Table  # noqa: PLC0415
 
@@ -95,7 +85,7 @@ def _show(one: DriftLook, policy: DriftPolicy) -> None:
         table.add_row(*cells, *figures, said, style="red" if shift.alarm else None)
     print_table(console, table)
     console.print(
-        f"A false alarm is expected once in {policy.expected_days_between_false_alarms:g} days, over all lines. `seen from`: a smaller distance "
+        f"A false alarm is expected once in {one.days_between:g} days, over all lines. `seen from`: a smaller distance "
         "would have been missed in more than 20 of 100 windows like this",
         style="dim",
         soft_wrap=True,

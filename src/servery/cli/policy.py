@@ -189,7 +189,8 @@ def _another(given: ReplayOptions, snapshot: Snapshot, checked: Checked, ids: li
     if policy.kind == "static":
         picks = _picks(checked, route)
     before = models_of(snapshot.manifest.routes[given.route])
-    return Another(plan_of(route), models_of(route), before, policy.explore, thresholds, score, picks)
+    controls = frozenset([(one.id, one.design.arms[0].name) for one in snapshot.experiments.values()])
+    return Another(plan_of(route), models_of(route), before, policy.explore, thresholds, score, picks, controls)
 
 
 def _recorded(record: Record) -> float | None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from servery.control.apply import write_whole
 from servery.control.drift import Window, alarm_of, look, window_of
+from servery.control.places import did_you_mean
 from servery.control.telling import Untold, post, run
 from servery.host.clock import Clock
 from servery.store.ledger import Ledger, WrongLedger
@@ -21,6 +22,7 @@ from servery.store.state import WrongState
 from servery.terms.audit import Draft
 from servery.terms.change import Snapshot
 from servery.terms.drift import Alarm, DriftLook, DriftPolicy
+from servery.terms.manifest import Manifest
 from servery.terms.reasons import Refusal
 from servery.terms.rollouts import Rollout
 
@@ -37,6 +39,19 @@ _BEHIND = 29  # windows that are looked at later, where the controller was away
 _PARTS = 8
 
 HOLD, WEBHOOK, COMMAND = "hold", "webhook", "command"
+
+
+def looks_of(ledger: Path, manifest: Manifest, model: str, back: int, now_ns: int) -> tuple[DriftLook, ...]:
+    """The window so many before the last whole one, of each Model that is watched, or of one. LookupError where there is none, and what
+    the ledger raises.
+    """
+    watched = {name: one.drift for name, one in manifest.models.items() if one.drift is not None}
+    if model and model not in watched:
+        guess = did_you_mean(model, list(watched))
+        fix = f"did you mean {guess!r}?" if guess else f"there is {', '.join(watched) or 'none'}"
+        raise LookupError(f"no model {model[:128]!r} is watched; {fix}")
+    chosen = {model: watched[model]} if model else watched
+    return tuple([seen_in(ledger, name, policy, due(policy, now_ns) - back) for name, policy in chosen.items()])
 
 
 class Holds(Protocol):
@@ -194,15 +209,14 @@ class Alarms:
 
     async def _settle(self, owed: Owed, folder: Path) -> None:
         """Do one thing, or have it tried again later."""
-        content = msgspec.json.encode(owed.alarm)
+        content, rest, outcome = msgspec.json.encode(owed.alarm), None, "done"
         try:
             if owed.how == WEBHOOK:
                 await post(owed.to[0], content)
             elif owed.how == COMMAND:
                 await run(owed.to, content, folder)
             else:
-                await self._hold(owed.alarm)
-            rest, outcome = None, "done"
+                outcome = await self._hold(owed.alarm)
         except Untold as error:
             rest, outcome = again(owed, self._clock.wall_ns()), "failed"
             log.warning("the alarm about %s could not be told by its %s: %s", owed.alarm.model, owed.how, error)
@@ -214,11 +228,13 @@ class Alarms:
             )
             await asyncio.to_thread(self._record, draft)
 
-    async def _hold(self, alarm: Alarm) -> None:
+    async def _hold(self, alarm: Alarm) -> str:
+        """What came of it."""
         try:
             await self._holds.act(alarm.model, "hold", "servery", alarm.said)
         except Refusal as refusal:
-            log.info("nothing is held: %s", refusal.message)
+            return f"nothing to hold: {refusal.message}"
+        return "done"
 
     async def _keep(self, standing: Standing) -> None:
         self._standing = standing

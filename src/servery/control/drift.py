@@ -86,7 +86,9 @@ def look(seen: Window, sketched: Iterable[Sketched], judged: Iterable[Judged]) -
         elif first <= place < first + policy.reference_windows:
             reference[version, tenant, feature, ordered].update(bins)
     shifts = _shifts(reference, window, policy)
-    return DriftLook(seen.model, seen.since_ns, seen.until_ns, shifts, "" if shifts else _waits(seen))
+    waits = "" if shifts else _waits(seen)
+    days = policy.expected_days_between_false_alarms
+    return DriftLook(seen.model, seen.since_ns, seen.until_ns, shifts, waits, days)
 
 
 def _waits(seen: Window) -> str:

@@ -21,10 +21,12 @@ from servery.learning.recorded import TRIED, Chunk, was_tried
 from servery.routing.next import Facts, Plan, chances
 from servery.stats.offpolicy import Logged, Valued, evaluate, refusal
 from servery.terms.record import Choice, Outcome, Record
+from servery.terms.rollouts import Arm
 
 _FOLDS = 5
 _LEAST = 20  # Records of a tier before anything but their mean is foretold
 _RIDGE = 1e-3
+_PLAIN = (Arm.INCUMBENT.word, Arm.EXCLUDED.word)
 
 
 class Measure(enum.Enum):
@@ -40,7 +42,7 @@ class Another(msgspec.Struct, frozen=True):
     """The other policy. `models` are those of the plan's steps, by tier; `before` those of the tiers that were recorded.
 
     `score` gives a Record's prompt its score, where `thresholds` need one (None: it isn't known). `picks` is the first step by
-    tenant, where the policy goes by that.
+    tenant, where the policy goes by that. `controls` are the arms of Experiments, by id and name, in which the Route is as it is.
     """
 
     plan: Plan
@@ -50,6 +52,7 @@ class Another(msgspec.Struct, frozen=True):
     thresholds: tuple[float, ...] = ()
     score: Callable[[Record], float | None] = lambda _: 0.0
     picks: Mapping[str, int] = {}
+    controls: frozenset[tuple[str, str]] = frozenset()
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -82,6 +85,7 @@ MOVED = "began at a model that the tier doesn't have now"
 UNSCORED = "have no score by this policy, and no Content to compute it from"
 UNJUDGED = "have no such Feedback"
 UNCLEAR = "have Feedback that is no number, true or false"
+OTHER_ARM = "were given an arm of an experiment, in which the policy was another one"
 LOST = "can be asked of no tier by the other policy"
 
 
@@ -124,6 +128,8 @@ def _seen(record: Record, another: Another, measure: Measure, said: Mapping[byte
         return UNCHOSEN
     if was_tried(record):
         return TRIED
+    if any(one.arm not in _PLAIN and (one.rollout, one.arm) not in another.controls for one in record.arms):
+        return OTHER_ARM
     if any(candidate.unfit == "limit" for candidate in choice.candidates):
         return LIMITED
     if another.before.get(first.tier, first.model) != first.model:

@@ -105,6 +105,7 @@ class DriftLook(msgspec.Struct, frozen=True):
     until_ns: int
     shifts: tuple[Shift, ...]
     waits: str = ""
+    days_between: float = 0.0  # false alarms, as it is declared
 
     @property
     def alarmed(self) -> tuple[Shift, ...]:
@@ -127,3 +128,9 @@ class Alarm(msgspec.Struct, frozen=True):
     model: str
     said: str
     look: DriftLook
+
+
+class DriftLooks(msgspec.Struct, frozen=True):
+    """One look at each Model that is watched."""
+
+    looks: tuple[DriftLook, ...]

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
+from sqlalchemy.exc import DBAPIError
 
+from servery.control.alarms import looks_of
 from servery.control.auditing import head_of, verify
 from servery.control.experiments import VERBS as EXPERIMENT_VERBS
 from servery.control.experiments import Experiments
 from servery.control.loop import Controller
 from servery.control.rollouts import VERBS, Rollouts
 from servery.host.clock import Clock
+from servery.store.ledger import WrongLedger
 from servery.telemetry.report import Question, Report
 from servery.telemetry.spans import parse_span
 from servery.telemetry.tally import By
 from servery.terms.admin import Role
 from servery.terms.audit import Verified
 from servery.terms.change import Change, Problem
+from servery.terms.drift import DriftLooks
 from servery.terms.experiments import Experiment
 from servery.terms.history import Journaled, Wish
 from servery.terms.paced import PacedRoutes
@@ -72,6 +76,8 @@ class Query(msgspec.Struct, frozen=True):
 
 _MOST = 500
 _REPORTS = 8
+
+Read = TypeVar("Read")
 
 
 class Acts:
@@ -180,14 +186,28 @@ class Acts:
         until_ns = self._clock.wall_ns() + 1
         question = Question(until_ns - span if span else 0, until_ns, by, asked.query.get("route"))
         routes = self._controller.settled.manifest.routes
+        return await self._read(lambda: read_report(self._ledger, question, routes))
+
+    async def drift(self, asked: Asked) -> DriftLooks:
+        """What of models has drifted in a window. Refusal."""
+        manifest, now_ns = self._controller.settled.manifest, self._clock.wall_ns()
+        model, back = asked.query.get("model", ""), asked.number("back", 0, 1_000)
+        return DriftLooks(await self._read(lambda: looks_of(self._ledger, manifest, model, back, now_ns)))
+
+    async def _read(self, read: Callable[[], Read]) -> Read:
+        """What is read of the ledger, off the event loop. Refusal."""
         if self._reports >= _REPORTS:
             raise Refusal(Reason.NO_ROOM, f"{_REPORTS} reports are being made already", 10)
         self._reports += 1
         try:
             async with self._reporting:
-                return await asyncio.to_thread(read_report, self._ledger, question, routes)
-        except Unreadable as error:
+                return await asyncio.to_thread(read)
+        except LookupError as error:
+            raise Refusal(Reason.NOT_FOUND, str(error)) from None
+        except (Unreadable, WrongLedger) as error:
             raise Refusal(Reason.NO_STATE, str(error)) from None
+        except DBAPIError as error:
+            raise Refusal(Reason.NO_STATE, f"the ledger can't be read: {error.orig}") from None
         finally:
             self._reports -= 1
 
@@ -297,6 +317,10 @@ OPERATIONS = (
             Query("by", "what the lines stand for: tier (the default), model, version or tenant", "string"),
             Query("route", "only this route", "string"),
         ),
+    ),
+    Operation(
+        "drift", "GET", "/drift", "viewer", "What of models has drifted, and what could not have been seen", Acts.drift, DriftLooks,
+        query=(Query("model", "only this one", "string"), Query("back", "so many windows before the last whole one")),
     ),
     Operation("held", "GET", "/held", "viewer", "Versions that are held", Acts.held, bodies.AllHeld),
     Operation(
