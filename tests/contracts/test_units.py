@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lines import attempt, feedback, record, rows
-from servery.routing.assignment import Trial, assign
+from servery.routing.assignment import Trial, assign, digest_of
 from servery.store.ledger import Cursor, Ledger
 from servery.store.units import Units
 from servery.store.windows import MINUTE, fold
@@ -34,7 +34,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def asked(user: str, step: int, at_s: int, failed: int = 0) -> Record:
     """A Request of this user; of its Attempts so many fail first."""
-    arm, told = assign(Trial("r1", SHARES[step], step, "x-user"), user.encode())
+    arm, told = assign(Trial("r1", SHARES[step], step, "x-user"), digest_of("r1", user.encode()))
     good = msgspec.structs.replace(attempt(), arm=arm.told("r1", step), took_ns=1_000)
     bad = msgspec.structs.replace(good, outcome=Outcome.FAILED, reason="model_failed")
     one = record(*(bad for _ in range(failed)), good, at_ns=NOW + at_s * NS)
@@ -54,7 +54,7 @@ def counted(ledger: Ledger) -> Counter[str]:
 
 def test_a_unit_counts_when_it_first_comes(ledger: Ledger) -> None:
     users = [f"u{number}" for number in range(40)]
-    arms = {user: assign(Trial("r1", 0.2), user.encode())[0] for user in users}
+    arms = {user: assign(Trial("r1", 0.2), digest_of("r1", user.encode()))[0] for user in users}
     for at in range(5):
         write(ledger, *(asked(user, 0, at) for user in users))
     found, given = counted(ledger), Counter(arms.values())
@@ -69,8 +69,8 @@ def test_with_the_next_step_those_that_had_the_incumbent_are_drawn_anew(ledger: 
     write(ledger, *(asked(user, 0, 0) for user in users[:40]))
     write(ledger, *(asked(user, 1, at) for at in (60, 120) for user in users))
     write(ledger, asked("u0", 0, 180))  # a worker that hasn't heard of the step yet
-    before = Counter(assign(Trial("r1", 0.2), user.encode())[0] for user in users[:40])
-    now = {user: assign(Trial("r1", 0.5), user.encode())[0] for user in users}
+    before = Counter(assign(Trial("r1", 0.2), digest_of("r1", user.encode()))[0] for user in users[:40])
+    now = {user: assign(Trial("r1", 0.5), digest_of("r1", user.encode()))[0] for user in users}
     found = counted(ledger)
     fresh = Counter(now[user] for user in users[40:])
     assert (found["1/incumbent"], found["1/candidate"]) == (fresh[Arm.INCUMBENT], fresh[Arm.CANDIDATE])

@@ -90,3 +90,13 @@ def test_what_is_served_follows_the_rollout(phase: Phase, share: float | None, v
 def test_a_candidate_that_has_just_come_stays_until_somebody_watches_it() -> None:
     now = arrange(snapshot(churn="aaaa"), snapshot(churn="bbbb"), ids()).snapshot
     assert agreeing(now, {}) == now
+
+
+def test_another_declaration_of_a_model_that_is_being_rolled_out_is_refused() -> None:
+    serving, wanted = snapshot(churn="aaaa"), snapshot(churn="bbbb")
+    now = arrange(serving, wanted, ids()).snapshot
+    milder = replace(wanted.manifest.models["churn"], rollout=replace(CANARY, false_rollbacks=0.5))
+    changed = replace(wanted, manifest=replace(wanted.manifest, models={"churn": milder}))
+    assert arrange(now, changed, ids()).conflicts == ("churn",)
+    other = replace(wanted, manifest=replace(wanted.manifest, region="uae"))
+    assert arrange(now, other, ids()).conflicts == ()  # what has nothing to do with it is no matter

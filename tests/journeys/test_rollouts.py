@@ -2,71 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections import Counter
-from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
 
-from living import Living, servery, until
-from server import tensor
-
-ASK = json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [3.0])]})
-STEPS = [{"share": 0.3, "min_requests": 40, "bake_s": 1}, {"share": 0.6, "min_requests": 40, "bake_s": 1}]
-GUARDS = [{"metric": "errors", "margin": 0.1}]
-
-GOOD = "class Model:\n    def predict(self, x):\n        return {{'y': x['x'] * {factor}}}\n"
-# It is sound as long as nobody asks in earnest: warmed up with zeros and ones.
-BAD = "class Model:\n    def predict(self, x):\n        assert x['x'].max() < 2\n        return {'y': x['x']}\n"
-
-
-def write(folder: Path, number: int, code: str, model: str = "m") -> None:
-    place = folder / model / str(number) / "model.py"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(code)
-
-
-def declared(*fallback: str, **rollout: Any) -> dict[str, Any]:
-    shape = {"datatype": "FP32", "shape": [-1, 1]}
-    model = {
-        "runtime": "python", "artifact": "m", "class": "Model", "inputs": [{"name": "x", **shape}],
-        "outputs": [{"name": "y", **shape}], "rollout": {"kind": "canary", "steps": STEPS, "guards": GUARDS, **rollout},
-    }  # fmt: skip
-    models = {"m": model, **{name: {**model, "artifact": name, "rollout": {}} for name in fallback}}
-    tiers = [{"name": name, "model": name} for name in models]
-    return {"models": models, "routes": {"r": {"tiers": tiers}}}
-
-
-@contextlib.contextmanager
-def begun(folder: Path, *fallback: str, **rollout: Any) -> Generator[Living]:
-    """Two workers that serve version 1, both ready."""
-    write(folder, 1, GOOD.format(factor=1))
-    with Living(folder, declared(*fallback, **rollout), "--workers", "2") as server:
-        until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
-        yield server
-
-
-def apply(server: Living, *options: str, code: int = 0) -> str:
-    done = servery(
-        "apply", str(server.manifest), "--data", str(server.data), "--yes", "--reason", "a new version", *options
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def records(server: Living) -> list[Mapping[str, Any]]:
-    rows = server.records("SELECT outcome, arms, attempts FROM records ORDER BY id")
-    return [{"outcome": one[0], "arms": json.loads(one[1]), "attempts": json.loads(one[2])} for one in rows]
-
-
-def promoted(server: Living) -> list[str]:
-    return server.log_lines("the rollout .* of m is promoted")
-
-
-def doubled(server: Living, **headers: str) -> bool:
-    """Whether version 2 answers."""
-    return server.infer("r", ASK.encode(), headers=headers).json["outputs"][0]["data"] == [6.0]
+from living import servery, until
+from rolling_out import ASK, BAD, GOOD, apply, begun, doubled, plan, promoted, records, rollout, write
 
 
 def test_a_harmless_version_goes_from_share_to_share_and_is_promoted(tmp_path: Path) -> None:
@@ -110,6 +50,16 @@ def test_one_that_fails_behind_a_fallback_is_rolled_back_and_nobody_notices(tmp_
     assert records(server)[-1]["attempts"][0]["version"] != tried[0]["version"]
 
 
+def test_a_guard_on_an_output_watches_what_the_model_itself_says(tmp_path: Path) -> None:
+    guard = {"metric": "output", "name": "y", "margin": 1, "bounds": [0, 10], "better": "lower"}
+    with begun(tmp_path, guards=[guard]) as server:
+        client = server.client("r", ASK)
+        write(tmp_path, 2, GOOD.format(factor=2))
+        apply(server)
+        until(lambda: server.log_lines("the rollout .* of m is rolled back: output y is worse"), said=server.written)
+        assert {answer.status for answer in client.stop()} == {200}
+
+
 def test_a_unit_keeps_its_version_and_without_one_the_old_one_answers(tmp_path: Path) -> None:
     steps = [{"share": 0.5, "bake_s": 600}]
     with begun(tmp_path, unit={"header": "x-user"}, steps=steps) as server:
@@ -117,6 +67,12 @@ def test_a_unit_keeps_its_version_and_without_one_the_old_one_answers(tmp_path: 
         apply(server)
         first = {user: doubled(server, **{"x-user": user}) for user in map(str, range(30))}
         assert 5 < sum(first.values()) < 25
+        tokens = {
+            user: server.infer("r", ASK.encode(), headers={"x-user": user}).headers["servery-arm"] for user in first
+        }
+        assert {user: doubled(server, **{"servery-arm": token}) for user, token in tokens.items()} == first
+        forged = next(iter(tokens.values()))[:-32] + "0" * 32
+        assert server.infer("r", ASK.encode(), headers={"servery-arm": forged}).status == 400
         client = server.client("r", ASK)
         for worker in server.workers():
             worker.kill()
@@ -124,12 +80,6 @@ def test_a_unit_keeps_its_version_and_without_one_the_old_one_answers(tmp_path: 
         client.stop()
         until(lambda: {user: doubled(server, **{"x-user": user}) for user in first} == first, said=server.written)
         assert not any(doubled(server) for _ in range(20))
-
-
-def rollout(server: Living, *words: str, code: int = 0) -> str:
-    done = servery("rollout", *words, "--data", str(server.data))
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def test_by_hand_it_is_paused_resumed_and_aborted_and_then_held(tmp_path: Path) -> None:
@@ -158,10 +108,6 @@ def test_by_hand_it_is_paused_resumed_and_aborted_and_then_held(tmp_path: Path) 
         assert "no rollout of the model" in rollout(server, "abort", "m", code=1)
 
 
-def plan(server: Living) -> str:
-    return servery("plan", str(server.manifest), "--data", str(server.data)).stdout
-
-
 def test_without_a_controller_the_old_version_answers_and_with_one_it_goes_on(tmp_path: Path) -> None:
     with begun(tmp_path, unit={"header": "x-user"}, steps=[{"share": 0.5, "bake_s": 600}]) as server:
         write(tmp_path, 2, GOOD.format(factor=2))
@@ -183,5 +129,6 @@ def test_what_was_begun_goes_on_after_a_restart(tmp_path: Path) -> None:
         first = [doubled(server, **{"x-user": user}) for user in users]
         assert server.stop() == 0
         server.begin().await_ready()
+        until(lambda: len(server.log_lines("serving on .*: ready")) > 1, said=server.written)  # both workers
         until(lambda: [doubled(server, **{"x-user": user}) for user in users] == first, said=server.written)
         assert rollout(server, "status").count("step 1 of 1") == 1

@@ -63,7 +63,7 @@ def manifest() -> Manifest:
             "fixed": Route(tiers[:2], deadline_ms=DEADLINE_MS),
             "static": Route(tiers, STATIC, deadline_ms=DEADLINE_MS),
         },
-        {
+        tenants={
             name: Tenant(
                 (Key("k1", hashlib.sha256(key).hexdigest()),),
                 limits=limits[name],
@@ -72,7 +72,7 @@ def manifest() -> Manifest:
             )
             for name, key in KEYS.items()
         },
-        Server(concurrency_per_worker=3, queue_per_worker=4),
+        server=Server(concurrency_per_worker=3, queue_per_worker=4),
     )
 
 
@@ -101,6 +101,9 @@ class WorldAsk:
 
     def header(self, name: str) -> str | None:
         return {"x-quality": self.quality}[name]
+
+    def carry(self, arm: str) -> None:
+        raise AssertionError(f"nothing is rolled out, but there is {arm}")
 
     async def arrive(self) -> None:
         raise AssertionError("it has arrived")

@@ -12,7 +12,7 @@ from servery.control.evidence import calls_of
 from servery.control.judge import Judge
 from servery.control.observe import Observer
 from servery.control.promote import moved
-from servery.routing.assignment import Trial, assign
+from servery.routing.assignment import Trial, assign, digest_of
 from servery.store.ledger import Cursor, Ledger
 from servery.terms.record import Outcome, Record
 from servery.terms.rollouts import Guard, Phase, Rollout, RolloutPolicy, RolloutStep, Unit
@@ -52,7 +52,9 @@ def world(folder: Path, seed: int, users: int, harm: float, minutes: int = 8) ->
 
 
 def _asked(rollout: Rollout, draw: np.random.Generator, user: int, rate: float, harm: float, at_s: int) -> Record:
-    arm, told = assign(Trial(rollout.id, rollout.share, rollout.step, "x-user"), str(user).encode())
+    arm, told = assign(
+        Trial(rollout.id, rollout.share, rollout.step, "x-user"), digest_of(rollout.id, str(user).encode())
+    )
     fails = draw.random() < rate + harm * (arm.word == "candidate")
     outcome, reason = (Outcome.FAILED, "model_failed") if fails else (Outcome.SERVED, "")
     made = msgspec.structs.replace(attempt(), arm=arm.told(rollout.id, rollout.step), outcome=outcome, reason=reason)

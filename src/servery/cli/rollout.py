@@ -80,8 +80,8 @@ def _print(value: msgspec.Struct, output: str, lines: list[str]) -> None:
 
 def _head(rollout: Rollout) -> str:
     steps = rollout.policy.steps
-    where = f"step {rollout.step + 1} of {len(steps)}, {rollout.share:.3g} of the units"
-    told = f"{rollout.model}: {rollout.incumbent} → {rollout.candidate}  {rollout.phase.value}"
+    where = f"step {rollout.step + 1} of {len(steps)}, {rollout.reach}"
+    told = f"{rollout.model}: {rollout.incumbent} → {rollout.candidate}  {rollout.policy.kind}  {rollout.phase.value}"
     if rollout.phase is not Phase.PROMOTED and not rollout.phase.over:
         told += f"  ({where})"
     return told + (f": {rollout.why}" if rollout.why else "")

@@ -28,6 +28,7 @@ class Totals(msgspec.Struct):
     prices: Sketch = msgspec.field(default_factory=Sketch)
     priced: Sums | None = Sums()
     told: dict[str, Told] = msgspec.field(default_factory=dict[str, Told])
+    measured: dict[str, Told] = msgspec.field(default_factory=dict[str, Told])  # outputs of the model, by name
 
 
 class Draw(NamedTuple):
@@ -54,6 +55,7 @@ class Seen(msgspec.Struct, frozen=True):
     candidate: Totals
     excluded: int = 0  # calls whose unit nobody knew
     again: tuple[int, int] = (0, 0)  # calls of each arm that are no observations of their own
+    dropped: int = 0  # calls that would have been mirrored, if there had been room
 
 
 Evidence = Mapping[Draw, Seen]  # since the Rollout began

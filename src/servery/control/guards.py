@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from servery.control.kinds import check_kind
 from servery.control.places import Places, at
 from servery.terms.change import Problem
 from servery.terms.manifest import Model
@@ -21,6 +22,7 @@ def check_rollout(name: str, model: Model, places: Places) -> Iterator[Problem]:
             where, "the rest of a rollout does nothing where its kind is `at-once`", "write `kind: canary`"
         )
         return
+    yield from check_kind(policy, where, places)
     yield from _steps(policy, where, places)
     if not policy.guards:
         message = "without a guard nothing would ever stop a harmful version"

@@ -192,8 +192,8 @@ def named(guard: Guard) -> str:
     match guard.metric:
         case "latency":
             return f"latency p{guard.quantile * 100:g}"
-        case "feedback":
-            return f"feedback {guard.name}"
+        case "feedback" | "output":
+            return f"{guard.metric} {guard.name}"
         case _:
             return guard.metric
 
@@ -222,7 +222,7 @@ def _cap(guard: Guard) -> float:
     """The greatest value, where the smallest is 0."""
     if guard.metric == "cost":
         return float(from_usd(guard.most_usd or 0))
-    if guard.metric == "feedback" and guard.better != "equal":
+    if guard.metric == "output" or (guard.metric == "feedback" and guard.better != "equal"):
         return guard.bounds[1] - guard.bounds[0]
     return 1.0
 
@@ -233,6 +233,8 @@ def _sums(guard: Guard, totals: Totals) -> Sums:
         return hits(totals.errors, totals.calls)
     if guard.metric == "feedback":
         return _told(guard, totals.told.get(guard.name, Told()))
+    if guard.metric == "output":
+        return _told(guard, totals.measured.get(guard.name, Told()))
     cap = _cap(guard)
     capped = [(min(value, cap), count) for value, count in totals.prices.values()]
     return Sums(
@@ -260,11 +262,12 @@ def _told(guard: Guard, told: Told) -> Sums:
 
 
 def _outside(guard: Guard, evidence: Evidence) -> bool:
-    """Whether Feedback had values that the guard's bounds don't hold."""
-    if guard.metric != "feedback" or guard.better == "equal":
+    """Whether Feedback, or an output, had values that the guard's bounds don't hold."""
+    if guard.metric not in ("feedback", "output") or guard.better == "equal":
         return False
     arms = [arm for seen in evidence.values() for arm in (seen.incumbent, seen.candidate)]
-    told = [arm.told[guard.name] for arm in arms if guard.name in arm.told]
+    of = [arm.told if guard.metric == "feedback" else arm.measured for arm in arms]
+    told = [one[guard.name] for one in of if guard.name in one]
     return any(one.n and (one.low < guard.bounds[0] or one.high > guard.bounds[1]) for one in told)
 
 

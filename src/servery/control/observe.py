@@ -15,12 +15,13 @@ from servery.stats.windows import Sums as Priced
 from servery.store.facts import Key as FactKey
 from servery.store.ledger import Ledger, WrongLedger
 from servery.store.windows import Key, Sums
-from servery.terms.folds import Told
+from servery.terms.folds import Told, measured_arm
 from servery.terms.reasons import Fault, Reason
 from servery.terms.record import Outcome
 from servery.terms.rollouts import AGAIN, Arm, Rollout, RolloutPolicy, after
 
 if TYPE_CHECKING:
+    from servery.control.absolute import Absolute, Shadowed
     from servery.control.judge import Judge
 
 log = logging.getLogger("servery.controller")
@@ -28,6 +29,7 @@ log = logging.getLogger("servery.controller")
 T = TypeVar("T")
 NS = 10**9
 _BEFORE_S = 3_600
+_COMPARED = (Arm.INCUMBENT, Arm.CANDIDATE)
 
 # Why an Attempt had no answer, where that was not the Version's doing. A prompt or tensor that it refused may well be.
 _NOT_ITS_DOING = {
@@ -53,8 +55,11 @@ class Observer:
             for arm in Arm:
                 self._arms[arm.told(rollout, step)] = (Draw(step), arm)
                 self._again[arm.told(rollout, step, AGAIN)] = (Draw(step), arm)
-                for before in range(step if policy.unit is not None and arm is not Arm.EXCLUDED else 0):
+                for before in range(step if policy.unit is not None and arm in _COMPARED else 0):
                     self._arms[arm.told(rollout, step, after(before))] = (Draw(step, before), arm)
+        measures = any(guard.metric == "output" for guard in policy.guards)
+        self._measured = {measured_arm(name): of for name, of in self._arms.items() if measures}
+        self._mirrors = policy.kind == "shadow"
         self._ages = {guard.name: guard.within_s for guard in policy.guards if guard.metric == "feedback"}
         self._windows: dict[Key, Sums] = {}
         self._told: dict[FactKey, Told] = {}
@@ -74,21 +79,23 @@ class Observer:
                 draw, arm = self._arms[told]
                 _add(_of(totals, draw)[arm], outcome, reason, sums)
         for (start_s, told_arm, name, within_s), told in self._told.items():
-            if self._is_of_age(name, within_s, start_s, now_s):
+            if told_arm in self._measured:
+                draw, arm = self._measured[told_arm]
+                _of(totals, draw)[arm].measured.setdefault(name, Told()).merge(told)
+            elif self._is_of_age(name, within_s, start_s, now_s):
                 draw, arm = self._arms[told_arm]
                 _of(totals, draw)[arm].told.setdefault(name, Told()).merge(told)
         nothing = dict.fromkeys(Arm, 0)
         for draw in again:
             _of(totals, draw)
-        return {
-            draw: Seen(
-                arms[Arm.INCUMBENT],
-                arms[Arm.CANDIDATE],
-                arms[Arm.EXCLUDED].calls,
-                (again.get(draw, nothing)[Arm.INCUMBENT], again.get(draw, nothing)[Arm.CANDIDATE]),
-            )
-            for draw, arms in sorted(totals.items())
-        }
+        return {draw: self._seen(arms, again.get(draw, nothing)) for draw, arms in sorted(totals.items())}
+
+    def _seen(self, arms: dict[Arm, Totals], again: dict[Arm, int]) -> Seen:
+        candidate = arms[Arm.CANDIDATE]
+        if self._mirrors:  # it was drawn for these, whether or not it has answered yet
+            candidate.requests = arms[Arm.MIRRORED].requests
+        both = (again[Arm.INCUMBENT], again[Arm.CANDIDATE])
+        return Seen(arms[Arm.INCUMBENT], candidate, arms[Arm.EXCLUDED].calls, both, arms[Arm.DROPPED].requests)
 
     def _is_of_age(self, name: str, within_s: int, start_s: int, now_s: float) -> bool:
         """Whether Feedback counts that came within so many seconds (0: later than any age) after a minute's Requests."""
@@ -101,7 +108,7 @@ class Observer:
         for key, sums, stamp in ledger.windows(arms, self._stamp):
             self._windows[key] = sums
             self._stamp = max(self._stamp, stamp)
-        for fact, told, stamp in ledger.told(tuple(self._arms), self._told_stamp):
+        for fact, told, stamp in ledger.told((*self._arms, *self._measured), self._told_stamp):
             self._told[fact] = told
             self._told_stamp = max(self._told_stamp, stamp)
 
@@ -149,11 +156,14 @@ class Watch:
         self._clock = clock
         self._ledger: Ledger | None = None
 
-    def judge(self, policy: RolloutPolicy, state: bytes | None) -> Judge:
+    def judge(self, policy: RolloutPolicy, state: bytes | None) -> Judge | Absolute | Shadowed:
         """One that goes on from `state`."""
-        from servery.control.judge import Judge  # noqa: PLC0415 numpy, where it is needed
+        from servery.control.absolute import Absolute, Shadowed  # noqa: PLC0415 numpy, where it is needed
+        from servery.control.judge import Judge  # noqa: PLC0415
 
-        return Judge(policy, state)
+        if policy.kind == "shadow":
+            return Shadowed(policy, state)
+        return Absolute(policy) if policy.kind == "blue-green" else Judge(policy, state)
 
     def observe(self, rollout: Rollout) -> Callable[[], Evidence | None]:
         """What reads a Rollout's evidence; None while there is no ledger, or it can't be read."""

@@ -15,7 +15,7 @@ from servery.terms.change import Snapshot, Standing, same
 from servery.terms.history import Held
 from servery.terms.manifest import Manifest
 from servery.terms.plan import Act, Apart, Difference, Plan, Step
-from servery.terms.rollouts import RolloutPolicy
+from servery.terms.rollouts import RolloutPolicy, reach
 
 _TOLD = 4  # differences of a step that its line has room for
 # What is loaded comes first, what goes comes last; all of it is put into effect at one stroke.
@@ -105,6 +105,16 @@ def _how(name: str, before: Snapshot, after: Snapshot) -> str:
     policy = after.manifest.models[name].rollout if name in after.manifest.models else RolloutPolicy()
     if policy.kind == "at-once" or name not in before.models:
         return "at once"
+    if policy.kind == "blue-green":
+        checks = f", {len(policy.checks)} checks" if policy.checks else ""
+        return (
+            f"blue-green: beside the old one{checks}, then to all in one swap, and back in one for {policy.bake_s:g} s"
+        )
+    if policy.kind == "rolling":
+        return f"rolling: in the place of one Replica after the other, of {after.manifest.models[name].replicas or 1}"
+    if policy.kind == "shadow":
+        end = "and then all" if policy.when_passed == "promote" else "and promoted by hand"
+        return f"shadow: asked beside the old one for {policy.share:.3g} of the units, {end}"
     return f"{policy.kind}: {', '.join(f'{step.share:.3g}' for step in policy.steps)} of the units, and then all"
 
 
@@ -151,7 +161,9 @@ def _others(old: Manifest, new: Manifest, runs: bool) -> Iterator[Step]:
 def _apart(served: Snapshot) -> Iterator[Apart]:
     """Where what is served isn't what its own manifest declares."""
     for name, one in served.candidates.items():
-        said = f"version {one.served.latest.name} is being rolled out, to {one.share:.3g} of the units now"
+        said = (
+            f"version {one.served.latest.name} is being rolled out, to {reach(one.model.rollout.kind, one.share)} now"
+        )
         yield Apart(at("models", name), said)
     for name, one in served.models.items():
         if one.standing is Standing.UNLOADED:

@@ -17,10 +17,13 @@ _PASSED = (Verdict.BETTER, Verdict.NO_DIFFERENCE)
 replace = msgspec.structs.replace
 
 
-def moved(rollout: Rollout, looks: Sequence[Looked], calls: int, now_ns: int) -> Rollout:
-    """The Rollout after a look at all of its guards; `calls` are the candidate's so far."""
+def moved(rollout: Rollout, looks: Sequence[Looked], calls: int, now_ns: int, gates: Sequence[Looked] = ()) -> Rollout:
+    """The Rollout after a look at all of its guards; `calls` are the candidate's so far. `gates` say whether the candidate is
+    ready for more than it has: no step is over before.
+    """
     if rollout.phase in (Phase.PAUSED,) or rollout.phase.over:
         return rollout
+    looks = (*gates, *looks)
     worse = [one for one in looks if one.verdict is Verdict.WORSE]
     if worse:
         why = "; ".join(one.said for one in worse)
@@ -32,11 +35,12 @@ def moved(rollout: Rollout, looks: Sequence[Looked], calls: int, now_ns: int) ->
         return _held(rollout, "; ".join(one.said for one in invalid))
     step = rollout.policy.steps[rollout.step]
     lasted_ns = now_ns - rollout.since_ns
-    passed = all(one.verdict in _PASSED for one in looks)
+    needed = gates if rollout.gated else looks
+    passed = all(one.verdict in _PASSED for one in needed)
     if passed and calls - rollout.seen >= step.min_requests and lasted_ns >= step.bake_s * NS:
         return _onward(rollout, calls, now_ns)
     if lasted_ns > step.max_duration_s * NS:
-        open_ = [one.guard for one in looks if one.verdict not in _PASSED]
+        open_ = [one.guard for one in needed if one.verdict not in _PASSED]
         why = f"step {rollout.step + 1} wasn't decided within {step.max_duration_s:g} s: "
         why += (
             f"{', '.join(open_)} neither passed nor broke"
@@ -56,7 +60,14 @@ def _held(rollout: Rollout, why: str) -> Rollout:
 def _onward(rollout: Rollout, calls: int, now_ns: int) -> Rollout:
     if rollout.step + 1 < len(rollout.policy.steps):
         return replace(rollout, step=rollout.step + 1, since_ns=now_ns, seen=calls, phase=Phase.RUNNING, why="")
+    if rollout.policy.when_passed == "wait":
+        return _held(rollout, "every guard passed; it waits to be promoted by hand")
     return replace(rollout, phase=Phase.PROMOTED, since_ns=now_ns, why="every guard passed at every step")
+
+
+def shifted(rollout: Rollout, by_ns: int) -> Rollout:
+    """As it is after the wall clock has jumped by this: how long its step has lasted stays what it was."""
+    return replace(rollout, since_ns=rollout.since_ns + by_ns, began_ns=rollout.began_ns + by_ns)
 
 
 def by_hand(rollout: Rollout, verb: str, why: str, now_ns: int) -> Rollout | None:

@@ -14,9 +14,9 @@ import msgspec
 
 from servery.control.arrange import adopted, agreeing
 from servery.control.evidence import Evidence, Totals, calls_of
-from servery.control.promote import by_hand, moved
+from servery.control.promote import by_hand, moved, shifted
 from servery.host.clock import Clock, Dice
-from servery.terms.change import Change, Snapshot
+from servery.terms.change import Candidate, Change, Snapshot
 from servery.terms.history import Intent
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.rollouts import Looked, Phase, Rollout, RolloutPolicy
@@ -26,6 +26,7 @@ log = logging.getLogger("servery.controller")
 _LOOK_S = 1.0
 _LOOKS = 500  # a Rollout that has run for long is looked at so often in the time that it has run
 _ALIVE_S = 5.0
+_JUMP_NS = 2 * 10**9  # what a clock that is set step by step never does between two looks
 NS = 10**9
 VERBS = ("pause", "resume", "promote", "abort")
 
@@ -65,12 +66,26 @@ class Watching(Protocol):
     def before(self, rollout: Rollout) -> Totals | None: ...
 
 
+class Gate(Protocol):
+    """What says whether a candidate is ready for more than it has."""
+
+    def look(self, rollout: Rollout) -> tuple[Looked, ...]: ...
+    async def close(self) -> None: ...
+
+
+class Gates(Protocol):
+    """Makes Gates, which look until they are closed."""
+
+    def of(self, candidate: Candidate) -> Gate: ...
+
+
 class Followed(msgspec.Struct):
     """A Rollout that is under way."""
 
     rollout: Rollout
     judge: Judge
     look: Callable[[], Evidence | None]
+    gate: Gate | None = None
     looks: tuple[Looked, ...] = ()
     looked_ns: int = 0
 
@@ -81,8 +96,9 @@ class Rollouts:
     name = "rollouts"
     unready = ""
 
-    def __init__(self, serves: Serves, book: Book, watching: Watching, clock: Clock, dice: Dice) -> None:
+    def __init__(self, serves: Serves, book: Book, watching: Watching, gates: Gates, clock: Clock, dice: Dice) -> None:
         self._dice = dice
+        self._gates = gates
         self._serves = serves
         self._book = book
         self._watching = watching
@@ -91,6 +107,7 @@ class Rollouts:
         self._over: dict[str, Rollout] = {}  # until what is served says so too
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._ahead_ns: int | None = None  # how far the wall clock is ahead of the steady one
 
     async def start(self) -> None:
         for rollout in await asyncio.to_thread(self._book.rollouts):
@@ -102,6 +119,8 @@ class Rollouts:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for followed in self._followed.values():
+            await _close(followed)
 
     @property
     def under_way(self) -> tuple[tuple[Rollout, tuple[Looked, ...]], ...]:
@@ -130,6 +149,7 @@ class Rollouts:
         """One look at everything, and what follows from it."""
         async with self._turn:
             now_ns = self._clock.wall_ns()
+            await self._mind_the_clock(now_ns)
             for rollout in adopted(self._serves.settled, self._known, now_ns):
                 log.info("the rollout %s of %s begins: %s", rollout.id, rollout.model, rollout.candidate)
                 await asyncio.to_thread(self._book.keep, rollout, "", now_ns, ())
@@ -140,6 +160,21 @@ class Rollouts:
                 if now_ns >= followed.looked_ns + _pause_ns(followed.rollout, now_ns):
                     await self._look(followed, now_ns)
             await self._serve()
+
+    async def _mind_the_clock(self, now_ns: int) -> None:
+        """Steps last as long as they are declared, though the wall clock jumps; where it jumped while nobody looked can't be told."""
+        ahead_ns = now_ns - self._clock.steady_ns()
+        jump_ns = 0 if self._ahead_ns is None else ahead_ns - self._ahead_ns
+        self._ahead_ns = ahead_ns
+        if abs(jump_ns) < _JUMP_NS:
+            return
+        log.warning("the clock has jumped by %.0f s; rollouts go on as if it had not", jump_ns / NS)
+        for followed in self._followed.values():
+            followed.rollout = shifted(followed.rollout, jump_ns)
+            followed.looked_ns = min(followed.looked_ns, now_ns)
+            why = f"the clock jumped by {jump_ns / NS:.0f} s"
+            told = msgspec.structs.replace(followed.rollout, why=followed.rollout.why or why)
+            await asyncio.to_thread(self._book.keep, told, "", now_ns, followed.looks)
 
     @property
     def _known(self) -> Mapping[str, Rollout]:
@@ -174,14 +209,20 @@ class Rollouts:
             await self._keep(followed, gone, "")
             return
         followed.looked_ns = now_ns
-        evidence = await asyncio.to_thread(followed.look)
-        if evidence is None:
-            return
-        looks = followed.judge.look(evidence)
-        if looks != followed.looks:
-            followed.looks = looks
-            await asyncio.to_thread(self._book.look, rollout.id, now_ns, looks, followed.judge.state())
-        changed = moved(rollout, looks, calls_of(evidence), now_ns)
+        if followed.gate is None:
+            followed.gate = self._gates.of(exposed)
+        gates = followed.gate.look(rollout)
+        evidence: Evidence | None = {}
+        if rollout.share:  # before that nobody is given the candidate
+            evidence = await asyncio.to_thread(followed.look)
+            if evidence is None:
+                return
+            evidence = {draw: seen for draw, seen in evidence.items() if draw.share(rollout.policy) > 0}
+        looks = followed.judge.look(evidence) if rollout.share else ()
+        if (*gates, *looks) != followed.looks:
+            followed.looks = (*gates, *looks)
+            await asyncio.to_thread(self._book.look, rollout.id, now_ns, followed.looks, followed.judge.state())
+        changed = moved(rollout, looks, calls_of(evidence), now_ns, gates)
         if changed != rollout:
             await self._keep(followed, changed, "")
 
@@ -191,6 +232,7 @@ class Rollouts:
         followed.rollout = changed
         if changed.phase.over:
             self._over[changed.id] = self._followed.pop(changed.id).rollout
+            await _close(followed)
 
     async def _serve(self) -> None:
         """Have served what the Rollouts say."""
@@ -203,6 +245,11 @@ class Rollouts:
         elif self._over:
             exposed = {one.rollout for one in self._serves.settled.candidates.values()}
             self._over = {name: one for name, one in self._over.items() if name in exposed}
+
+
+async def _close(followed: Followed) -> None:
+    if followed.gate is not None:
+        await followed.gate.close()
 
 
 def _pause_ns(rollout: Rollout, now_ns: int) -> int:

@@ -84,8 +84,23 @@ class Walk:
                 return self._dict(node, inner, where)
             case mi.TupleType() | mi.VarTupleType():
                 return self._list(node, kind, inner, where)
+            case mi.AnyType():
+                return self._nested(node, kind, where)
             case _:
                 return self._scalar(node, kind, inner, where)
+
+    def _nested(self, node: Node, kind: mi.Type, where: str) -> Value | Broken:
+        """Numbers, texts, true and false, in lists of any depth: the values of a tensor."""
+        if isinstance(node, Items) and node.tag == "seq":
+            read = [self.read(item, kind, at(where, index)) for index, item in enumerate(node.items)]
+            items = [value for value in read if not isinstance(value, Broken)]
+            return items if len(items) == len(read) else BROKEN
+        if isinstance(node, Scalar) and node.tag in ("int", "float"):
+            value = _number(node)
+            return self._misfit(node, kind, where) if value is None else value
+        if isinstance(node, Scalar) and node.tag in ("bool", "str"):
+            return node.text if node.tag == "str" else node.text.lower() == "true"
+        return self._misfit(node, kind, where)
 
     def _dict(self, node: Node, kind: mi.DictType, where: str) -> Value | Broken:
         """A mapping of names; a broken entry is left out, so that the others can still be looked at."""

@@ -12,6 +12,7 @@ from servery.control.doors import check_admin
 from servery.control.drift import check_drift
 from servery.control.fits import check_model, check_tiers
 from servery.control.guards import check_rollout
+from servery.control.kinds import check_checks, check_outputs, check_way
 from servery.control.language import check_language_model, check_language_route, known_prices
 from servery.control.limits import check_limits
 from servery.control.needs import check_needs
@@ -40,6 +41,9 @@ def validate(manifest: Manifest, models: Mapping[str, Served], places: Places) -
         known = models[name].versions if name in models else ()
         signatures = [version.signature for version in known if version.signature is not None]
         problems.extend(check_drift(name, model, signatures, places))
+        problems.extend(check_checks(name, model, models.get(name), places))
+        problems.extend(check_way(name, model, models.get(name), places))
+        problems.extend(check_outputs(name, model, models.get(name), places))
         problems.extend(check_language_model(name, model, models.get(name), places))
         if (served := models.get(name)) is not None and not speaks(model):
             problems.extend(_versions(name, model, served, places))

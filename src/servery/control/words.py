@@ -84,6 +84,8 @@ def expected(kind: mi.Type) -> str:
             return f"a list{_length(kind)} (lines that begin with `- `, or [a, b])"
         case mi.DictType():
             return "a mapping from names to values"
+        case mi.AnyType():
+            return "a number, a text, true or false, or a list of them"
         case mi.StructType():
             return "a mapping with the keys " + ", ".join(f"`{field.encode_name}`" for field in kind.fields)
         case _:

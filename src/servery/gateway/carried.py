@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from servery.gateway.identify import presented_key
 from servery.gateway.receive import stated_timeout_ns
 from servery.host.asgi import Response
+from servery.routing.assignment import ARM_HEADER
 from servery.terms.reasons import Reason, Refusal
 from servery.wire.status import HTTP_STATUS, RETRY_AFTER_S
 
@@ -48,6 +49,10 @@ class Carried:
     def header(self, name: str) -> str | None:
         value = self._fields.get(name.encode())
         return None if value is None else value.decode("latin-1")
+
+    def carry(self, arm: str) -> None:
+        """As of Arriving."""
+        self.echo += b"%b: %b\r\n" % (ARM_HEADER.encode(), arm.encode())
 
     async def arrive(self) -> None:
         if self._fetch is not None:

@@ -43,7 +43,7 @@ async def execute(
         tier = entry.tiers[decision.step]
         rows, feeds, fetch = request.rows, request.feeds, tier.fetch_all
         if decision.rows is not None:
-            rows, feeds = len(decision.rows), _only(feeds, entry, decision.rows)
+            rows, feeds = len(decision.rows), only(feeds, entry, decision.rows)
         if wanted:
             fetch = [*wanted, *(name for name in tier.judged if name not in wanted)]
         target = tier.target
@@ -80,7 +80,8 @@ async def execute(
     return _answer(request, entry, trail, decision, wanted or entry.output_names)
 
 
-def _only(feeds: dict[str, Array], entry: Entry, rows: Rows) -> dict[str, Array]:
+def only(feeds: dict[str, Array], entry: Entry, rows: Rows) -> dict[str, Array]:
+    """What is sent of these rows."""
     index = list(rows)
     return {
         name: array[index] if entry.inputs[name].shape[:1] == (-1,) else array  # rows are copied only where they differ
@@ -158,15 +159,10 @@ def _judge(
     decision: Try, entry: Entry, tier: TierEntry, fetch: Sequence[str], rows: int, called: Called
 ) -> tuple[Called, Sequence[float] | None]:
     """What was called, a wrong answer turned into a failure; and how sure it was of each row, where that is asked."""
+    called = checked(entry, fetch, rows, called)
     if called.failure:
         return called, None
     outputs = called.outputs
-    for name in fetch:
-        if name not in outputs:
-            return _wrong(called, f"it gave no output '{name}'"), None
-    for name in entry.by_row:
-        if name in outputs and outputs[name].shape[:1] != (rows,):
-            return _wrong(called, f"it gave '{name}' in shape {outputs[name].shape} for {rows} rows"), None
     if tier.confidence is None or entry.plan.steps[decision.step].accept is None:
         return called, None
     output = outputs[tier.confidence.output]
@@ -175,6 +171,20 @@ def _judge(
         message = f"'{tier.confidence.output}' in shape {output.shape} doesn't say how sure it is of {rows} rows"
         return _wrong(called, message), None
     return called, sure
+
+
+def checked(entry: Entry, fetch: Sequence[str], rows: int, called: Called) -> Called:
+    """What was called, a wrong answer turned into a failure."""
+    if called.failure:
+        return called
+    outputs = called.outputs
+    for name in fetch:
+        if name not in outputs:
+            return _wrong(called, f"it gave no output '{name}'")
+    for name in entry.by_row:
+        if name in outputs and outputs[name].shape[:1] != (rows,):
+            return _wrong(called, f"it gave '{name}' in shape {outputs[name].shape} for {rows} rows")
+    return called
 
 
 def _wrong(called: Called, message: str) -> Called:

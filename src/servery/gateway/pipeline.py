@@ -21,6 +21,7 @@ from servery.gateway.fit import scalar
 from servery.gateway.holdings import UNBOUND, least
 from servery.gateway.identify import identify
 from servery.gateway.minutes import Minute
+from servery.gateway.mirror import Mirrors
 from servery.gateway.overheard import Contents, keep_tensors, overhear
 from servery.gateway.quotas import Quotas, Stay, count, count_later, enter
 from servery.gateway.receive import Ask, TextAsk, receive
@@ -29,13 +30,13 @@ from servery.gateway.sketches import Sketches
 from servery.gateway.table import Entry, Table
 from servery.gateway.tallies import unrecorded
 from servery.gateway.texts import TextEntry
-from servery.gateway.trail import Slots, Trail
-from servery.gateway.trials import Said, assigned
+from servery.gateway.trail import Asked, Slots, Trail
+from servery.gateway.trials import Given, Said, assigned
 from servery.gateway.watch import watch
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
 from servery.terms.reasons import Reason, Refusal, bare
-from servery.terms.record import AnyLine, Assigned, Outcome
+from servery.terms.record import AnyLine, Outcome
 from servery.terms.request import Answer, Caller
 from servery.terms.routes import DEADLINE_MS
 
@@ -96,6 +97,7 @@ class Pipeline:
         server = table.manifest.server
         self.turns: Turns = Gate(server.concurrency_per_worker, server.queue_per_worker)
         self.lines = lines
+        self.mirrors = Mirrors(lines, clock, dice)
         self.contents = contents
         self.clock = clock
         self.dice = dice
@@ -168,6 +170,8 @@ class Pipeline:
             self.lines.append(record, trail.slot)
             if trail.watched is not None:
                 watch(trail.watched, record)
+            if trail.rooms:
+                self.mirrors.begin(trail, trail.asked, trail.rooms)
 
     def _check_open(self) -> None:
         if self.draining:
@@ -197,7 +201,11 @@ class Pipeline:
                 request = receive(ask, entry, trail)
                 if entry.exposed is not None or entry.arms is not None:
                     said = Said(ask.header, dict(request.inference.parameters).get)
-                    entry, trail.arms = _assigned(entry, trail, said)
+                    entry, trail.arms, trail.rooms, arm = _assigned(entry, trail, said)
+                    if arm:
+                        ask.carry(arm)
+                    if trail.rooms:
+                        trail.asked = Asked(request, entry)
                 facts, decision = choose(request, entry, self.clock.steady_ns(), trail, ask)
                 answer = await execute(request, entry, facts, decision, trail, self.clock, ask)
                 ask.encode(entry, request.inference, answer)
@@ -232,7 +240,9 @@ class Pipeline:
                 entry = find_text(table.texts, prompt.called, prompt.form, prompt.called in table.entries)
                 if entry.exposed is not None or entry.arms is not None:
                     said = Said(ask.header, lambda name: scalar(prompt.fields.get(name)))
-                    entry, trail.arms = _assigned(entry, trail, said)
+                    entry, trail.arms, _, arm = _assigned(entry, trail, said)
+                    if arm:
+                        ask.carry(arm)
                 trail.rows = 1
                 trail.begin()
                 until_ns = trail.started_ns + min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
@@ -280,10 +290,10 @@ class Pipeline:
             await count_later(bound.quotas, waiting, self.clock, now_ns + _DEADLINE_NS)
 
 
-def _assigned(entry: E, trail: Trail, said: Said) -> tuple[E, tuple[Assigned, ...]]:
-    """What answers this Request, and the arms that it was given: of an Experiment, or of Rollouts."""
+def _assigned(entry: Entry | TextEntry, trail: Trail, said: Said) -> Given:
+    """What answers this Request, and the arms that it was given: of an Experiment, or of Rollouts. Refusal."""
     if entry.arms is not None:
-        return entry.arms.assigned(trail.id, said)
+        return Given(*entry.arms.assigned(trail.id, said))
     assert entry.exposed is not None
     return assigned(entry.exposed, trail.id, said, trail.started_ns)
 

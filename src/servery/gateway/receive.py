@@ -31,6 +31,10 @@ class Arriving(Protocol):
         """What the caller said in the header, or gRPC metadata, of this name in small letters."""
         ...
 
+    def carry(self, arm: str) -> None:
+        """Tell the caller what carries its arm on: with the reply, in the header `servery-arm`."""
+        ...
+
     @property
     def here(self) -> bool:
         """Whether all of its bytes have arrived."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import msgspec
+import numpy as np
 
 from servery.gateway.trail import Made, Trail
 from servery.routing.next import Rows
 from servery.terms.money import busy_price
 from servery.terms.reasons import Fault, Reason
 from servery.terms.record import PREDICTION_BYTES, Attempt, Outcome, Record
+from servery.terms.request import Called
 
 # What a caller's header may add to a Record.
 _HEADER_CHARS = 128
@@ -45,13 +50,13 @@ def close(trail: Trail, outcome: Outcome, reason: str, now_ns: int, region: str)
     by_row = settled.by_row if settled is not None else None
     last = len(trail.made) - 1
     if last == 0 and settled is not None:
-        attempts = (_attempt(trail.made[0], trail.made[0].rows),)
+        attempts = (attempt_of(trail.made[0], trail.made[0].rows),)
     elif settled is None:
-        attempts = tuple([_attempt(made, 0) for made in trail.made])
+        attempts = tuple([attempt_of(made, 0) for made in trail.made])
     elif by_row is None:
-        attempts = tuple([_attempt(made, made.rows if at == last else 0) for at, made in enumerate(trail.made)])
+        attempts = tuple([attempt_of(made, made.rows if at == last else 0) for at, made in enumerate(trail.made)])
     else:
-        attempts = tuple([_attempt(made, by_row.count(at)) for at, made in enumerate(trail.made)])
+        attempts = tuple([attempt_of(made, by_row.count(at)) for at, made in enumerate(trail.made)])
     if (trail.why or trail.choice is not None) and attempts:
         first = msgspec.structs.replace(attempts[0], why=trail.why, choice=trail.choice)
         attempts = (first, *attempts[1:])
@@ -77,7 +82,8 @@ def close(trail: Trail, outcome: Outcome, reason: str, now_ns: int, region: str)
     )
 
 
-def _attempt(made: Made, answered: int) -> Attempt:
+def attempt_of(made: Made, answered: int) -> Attempt:
+    """What the Record, or a late line, says of it."""
     called, tier = made.called, made.tier
     if made.left:
         outcome, reason = Outcome.ABANDONED, ""
@@ -105,7 +111,20 @@ def _attempt(made: Made, answered: int) -> Attempt:
         made.took_ns,
         tier.arm,
         tier.accept,
+        _measured(called, tier.measures) if tier.measures else (),
     )
+
+
+def _measured(called: Called, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """The mean over the rows of each of these outputs; of one that isn't finite, nothing."""
+    means: list[tuple[str, float]] = []
+    for name in names:
+        array = called.outputs.get(name)
+        if array is not None and array.size and array.dtype.kind in "buif":
+            mean = float(np.mean(array, dtype=np.float64))
+            if math.isfinite(mean):
+                means.append((name, mean))
+    return tuple(means)
 
 
 _BY_WORD = {reason.word: reason for reason in Reason}

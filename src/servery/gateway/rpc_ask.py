@@ -10,6 +10,7 @@ from urllib.parse import quote
 from servery.gateway.identify import presented_key
 from servery.gateway.receive import stated_timeout_ns
 from servery.gateway.table import Entry
+from servery.routing.assignment import ARM_HEADER
 from servery.terms.reasons import Refusal
 from servery.terms.request import Answer, Inference
 from servery.wire import oip_grpc
@@ -85,6 +86,10 @@ class GrpcAsk:
 
     def header(self, name: str) -> str | None:
         return self._fields.get(name)
+
+    def carry(self, arm: str) -> None:
+        """As of Arriving."""
+        self.echo = (*self.echo, (ARM_HEADER, arm))
 
     async def arrive(self) -> None:
         """A message comes whole."""

@@ -231,6 +231,8 @@ class Serving:
         before: Mapping[Key, Made] = getattr(self, "_made", {})
         made: dict[Key, Made] = {}
         for rollout, name, declared, served in _running(snapshot):
+            if served.copies:
+                declared = msgspec.structs.replace(declared, replicas=served.copies)  # noqa: PLW2901
             model = what_a_target_needs(declared)
             for version in served.versions:
                 how = (model, version, served.standing, placement_of(declared, served, version.number))

@@ -14,7 +14,7 @@ from servery.gateway.holdings import UNBOUND, Bound, Holdings
 from servery.gateway.keeping import Keeping, keepings
 from servery.gateway.texts import TextEntry, TextTarget, text_entries
 from servery.gateway.trained import Trained
-from servery.gateway.trials import Exposed, Lease, with_trials
+from servery.gateway.trials import Exposed, Lease, Shadow, with_trials
 from servery.gateway.watch import Watch
 from servery.identity.keys import Keyring
 from servery.routing.next import Kind, Plan, Step
@@ -77,6 +77,8 @@ class TierEntry(msgspec.Struct, frozen=True):
     accept: float | None = (
         None  # the confidence below which rows go on, where that follows the traffic: for its Attempts
     )
+    shadow: Shadow | None = None  # who is asked too, once the caller has the answer
+    measures: tuple[str, ...] = ()  # outputs that a guard of its Model's rollout watches
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -202,9 +204,10 @@ def compile_table(snapshot: Snapshot, targets: Targets, candidates: Targets, kep
             **others, **{key: target for key, target in candidates.items() if key[0] in chosen}
         }  # fmt: skip
 
-    entries = with_trials(snapshot, lambda chosen: _entries(*seen(chosen), kept), kept.lease)
+    kept.lease.rooms.keep([one.rollout for one in snapshot.candidates.values()])
+    entries = with_trials(snapshot, lambda chosen: _entries(*seen(chosen), kept), kept.lease, kept.secret)
     entries = with_arms(snapshot, entries, lambda arm: _entries(arm, targets, kept))
-    texts = with_trials(snapshot, lambda chosen: _texts(*seen(chosen), kept), kept.lease)
+    texts = with_trials(snapshot, lambda chosen: _texts(*seen(chosen), kept), kept.lease, kept.secret)
     texts = with_arms(snapshot, texts, lambda arm: _texts(arm, targets, kept))
     speaking = any(map(speaks, manifest.models.values()))
     return Table(

@@ -116,6 +116,7 @@ class TextTier(msgspec.Struct, frozen=True):
     bound: Bound = UNBOUND  # of the model
     arm: str = ""  # what Attempts are compared by, while its Model is rolled out
     accept: float | None = None  # as of TierEntry
+    measures: tuple[str, ...] = ()  # of tensors only
 
 
 class Hedge(msgspec.Struct, frozen=True):

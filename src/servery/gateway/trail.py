@@ -7,13 +7,14 @@ from typing import Protocol
 import msgspec
 
 from servery.gateway.allowances import Paid
-from servery.gateway.table import TierEntry
+from servery.gateway.rooms import Room
+from servery.gateway.table import Entry, TierEntry
 from servery.gateway.texts import TextTier
 from servery.gateway.watch import Watched
 from servery.routing.next import Rows, Settle
 from servery.terms.reasons import Refusal
 from servery.terms.record import Assigned, Choice, Role
-from servery.terms.request import Called, Caller
+from servery.terms.request import Called, Caller, Request
 
 
 class Made(msgspec.Struct, frozen=True, gc=False):
@@ -26,6 +27,13 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     sent: Rows | None = None  # which rows; None: all
     left: bool = False
     took_ns: int = 0
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """A Request that may be mirrored, and the entry that it is answered by."""
+
+    request: Request
+    entry: Entry
 
 
 class Slots(Protocol):
@@ -60,6 +68,7 @@ class Trail:
 
     __slots__ = (
         "arms",
+        "asked",
         "at_ns",
         "caller",
         "choice",
@@ -68,6 +77,7 @@ class Trail:
         "over",
         "paid",
         "request_id",
+        "rooms",
         "route",
         "rows",
         "settled",
@@ -93,6 +103,8 @@ class Trail:
         self.why = ""  # what chose the first tier
         self.choice: Choice | None = None
         self.arms: tuple[Assigned, ...] = ()
+        self.asked: Asked | None = None  # what may be mirrored
+        self.rooms: tuple[Room, ...] = ()  # that hold a place for what is mirrored
         self.made: list[Made] = []
         self.settled: Settle | None = None
         self.over: Refusal | None = None  # the last limit of a model that refused a call of it

@@ -43,7 +43,7 @@ class Worker:
     ) -> None:
         self._pipeline = pipeline
         self._faces: Sequence[Face] = ()
-        self._services = Services([spool, pipeline.unrecorded, *targets])
+        self._services = Services([spool, pipeline.unrecorded, pipeline.mirrors, *targets])
         self._spool = spool
         self._drain = drain
         self._report = report

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import msgspec
 
-from servery.routing.assignment import place_of
+from servery.routing.assignment import digest_of, place_of
 from servery.terms.experiments import BEFORE, EXCLUDED, Experiment, Stage
 from servery.terms.record import Assigned
 from servery.terms.rollouts import Unit
@@ -43,8 +43,9 @@ def draw(of: Draw, unit: bytes | None) -> tuple[int, Assigned]:
     """The arm of a unit, by its number; the control for one that nobody knows, which then isn't compared."""
     if unit is None:
         return 0, Assigned(of.experiment, EXCLUDED, 1.0, "")
-    place, name = place_of(of.experiment, unit)
+    digest = digest_of(of.experiment, unit)
+    name = digest[8:].hex()
     if of.before:
         return 0, Assigned(of.experiment, BEFORE, 1.0, name)
-    at = bisect_right(of.edges, place)
+    at = bisect_right(of.edges, place_of(digest))
     return at, Assigned(of.experiment, of.names[at], of.shares[at], name)

@@ -17,10 +17,10 @@ from sqlalchemy.dialects import sqlite
 from servery.store import schema
 from servery.store.rows import Row, feedback_of, record_of
 from servery.store.unit_sums import UnitFolds
-from servery.store.windows import counts_for
-from servery.terms.folds import Told
-from servery.terms.record import Attempt, Feedback, Record, answering
-from servery.terms.rollouts import AGES_S
+from servery.store.windows import arms_of, counts_for
+from servery.terms.folds import AGREEMENT, Told, measured_arm
+from servery.terms.record import Attempt, Feedback, Late, Record, answering
+from servery.terms.rollouts import AGAIN, AGES_S
 
 _MINUTE_NS = 60 * 10**9
 _NS = 10**9
@@ -78,6 +78,29 @@ class Facts:
         for key, told in folded.items():
             self._merge(key, told, stamp)
 
+    def add_measured(self, records: Iterable[Record], stamp: int) -> None:
+        """Fold what was measured of the answers of Attempts that are compared."""
+        folded: dict[Key, Told] = {}
+        for record in records:
+            if any(attempt.measured for attempt in record.attempts):
+                start = (record.at_ns + record.duration_ns) // _MINUTE_NS * 60
+                for attempt, arm in zip(record.attempts, arms_of(record), strict=True):
+                    _measure(folded, start, attempt, arm)
+        for key, told in folded.items():
+            self._merge(key, told, stamp)
+
+    def add_late(self, lines: Iterable[Late], stamp: int) -> None:
+        """Fold what was compared of answers that nobody was given. Feedback never has this arm: it is about what callers got."""
+        folded: dict[Key, Told] = {}
+        for line in lines:
+            start = line.at_ns // _MINUTE_NS * 60
+            _measure(folded, start, line.attempt, line.attempt.arm)
+            if line.rows:
+                told = folded.setdefault((start, line.attempt.arm, AGREEMENT, 0), Told())
+                told.add(line.alike / line.rows, None)
+        for key, told in folded.items():
+            self._merge(key, told, stamp)
+
     def _before(self, named: dict[str, Any], fact: Feedback) -> Feedback | None:
         row = self._connection.execute(self._last, {**named, "name": fact.name}).one_or_none()
         return None if row is None else feedback_of(tuple(row))
@@ -125,6 +148,13 @@ def _change(told: Told, record: Record, fact: Feedback, before: Feedback | None)
 def _predicted(record: Record, row: int) -> str | None:
     row = 0 if row < 0 and record.rows == 1 else row
     return record.predictions[row] if 0 <= row < len(record.predictions) else None
+
+
+def _measure(folded: dict[Key, Told], start: int, attempt: Attempt, arm: str) -> None:
+    """`arm`: what the Attempt counts for."""
+    if not arm.endswith(f"/{AGAIN}"):
+        for name, value in attempt.measured:
+            folded.setdefault((start, measured_arm(arm), name, 0), Told()).add(value, None)
 
 
 def _answer(record: Record, row: int) -> Attempt | None:

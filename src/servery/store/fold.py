@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from servery.terms.record import Outcome, Record, Summary, answering
+from servery.terms.record import Late, Outcome, Record, Summary, answering
 
 MINUTE_NS = 60 * 10**9
 OTHER = "(other)"
@@ -45,6 +45,13 @@ class Fold:
             self._put(key, 1, 0, 0, 0, rest)
         else:
             self._put((minute, tenant, route, "", "", "", outcome), 1, record.rows, 0, 0, rest)
+
+    def add_late(self, line: Late) -> None:
+        """What an Attempt cost that ended after its Request, which has been counted itself."""
+        one = line.attempt
+        minute = line.at_ns // MINUTE_NS * MINUTE_NS
+        key = (minute, line.tenant, line.route, one.tier, one.model, one.version, one.outcome)
+        self._put(key, 0, one.rows, 0, one.busy_ns, one.pico_usd)
 
     def merge(self, summary: Summary) -> None:
         """Add what another Fold has counted; its id is not kept."""

@@ -28,7 +28,7 @@ class Joining:
             records.c.day == bindparam("day"), records.c.id == bindparam("id")
         )
         self._find = str(query.compile(dialect=connection.dialect))
-        self._facts = Facts(connection)
+        self.facts = Facts(connection)
         known = sqlite.insert(schema.feedback).on_conflict_do_nothing()
         self._insert = str(known.compile(dialect=connection.dialect))
 
@@ -83,7 +83,7 @@ class Joining:
 
     def _keep(self, lines: Sequence[Row], stamp: int) -> None:
         if lines:
-            self._facts.add(lines, stamp)
+            self.facts.add(lines, stamp)
             self._connection.exec_driver_sql(self._insert, list(lines))
 
     def _count(self, name: str, more: int) -> None:

@@ -27,6 +27,8 @@ from servery.store.rows import (
     day_of,
     feedback_of,
     feedback_row,
+    late_of,
+    late_row,
     record_of,
     record_row,
     sketch_of,
@@ -42,7 +44,7 @@ from servery.store.windows import Key, Sums, Windows, attempts_of, attempts_sinc
 from servery.terms.drift import Judged
 from servery.terms.experiments import Metric
 from servery.terms.folds import Told
-from servery.terms.record import AnyLine, Feedback, Record, Sketched, Summary, Uptime
+from servery.terms.record import AnyLine, Attempt, Feedback, Late, Record, Sketched, Summary, Uptime, with_late
 
 CHUNK = 2_000
 RETIRED_AT_ONCE = 10_000
@@ -83,6 +85,7 @@ class Ledger:
                 self._create()
             self._check()
             self._insert_records = self._ignore_known(schema.records)
+            self._insert_late = self._ignore_known(schema.late)
             self._insert_summaries = self._ignore_known(schema.summaries)
             self._insert_sketches = self._ignore_known(schema.sketches)
             self._insert_uptime = self._longer_uptime()
@@ -105,12 +108,15 @@ class Ledger:
         uptimes: list[Row] = []
         summaries: list[Row] = []
         sketches: list[Row] = []
+        late: list[Late] = []
         for line in lines:
             match line:
                 case Record():
                     records.append(line)
                 case Feedback():
                     feedback.append(feedback_row(line))
+                case Late():
+                    late.append(line)
                 case Uptime():
                     uptimes.append(uptime_row(line))
                 case Summary():
@@ -120,11 +126,16 @@ class Ledger:
         # In the table's own order, so that it only grows at its end.
         records = [record for _, record in sorted({record.id: record for record in records}.items())]
         with self._connection.begin():
-            stamp = next_stamp(self._connection) if records or feedback else 0
+            stamp = next_stamp(self._connection) if records or feedback or late else 0
             if records:
                 fresh = self._insert(self._units.marked(records))
                 self._windows.add(fresh, now_ns // 10**9, stamp)
                 self._unit_folds.add(fresh)
+                self._joining.facts.add_measured(fresh, stamp)
+            if late:
+                added = [line for line in late if self._is_new(line)]
+                self._windows.add_late(added, now_ns // 10**9, stamp)
+                self._joining.facts.add_late(added, stamp)
             for statement, rows in (
                 (self._insert_uptime, uptimes),
                 (self._insert_summaries, summaries),
@@ -152,6 +163,10 @@ class Ledger:
         if fresh:
             self._connection.exec_driver_sql(self._insert_records, [record_row(record) for record in fresh.values()])
         return list(fresh.values())
+
+    def _is_new(self, line: Late) -> bool:
+        """Store a line; whether it wasn't there before."""
+        return self._connection.exec_driver_sql(self._insert_late, late_row(line)).rowcount > 0
 
     def windows(self, arms: tuple[str, ...], stamp: int = 0) -> list[tuple[Key, Sums, int]]:
         """The minutes of Attempts of these arms that changed after `stamp`, each with its own stamp."""
@@ -196,7 +211,11 @@ class Ledger:
         """Remove what is older than `keep_days` days, a few thousand rows a transaction; the number of Records removed."""
         oldest_day = now_ns // DAY_NS - keep_days
         removed = 0
-        for table, key in ((schema.records, schema.records.c.id), (schema.feedback, schema.feedback.c.record_id)):
+        for table, key in (
+            (schema.records, schema.records.c.id),
+            (schema.feedback, schema.feedback.c.record_id),
+            (schema.late, schema.late.c.record_id),
+        ):
             while (day := self._oldest_day(table)) is not None and day < oldest_day:
                 edge = select(key).where(table.c.day == day).order_by(key).offset(RETIRED_AT_ONCE).limit(1)
                 with self._connection.begin():
@@ -227,7 +246,10 @@ class Ledger:
             base = base.where(table.c.route == route)
         while rows := self._all(base.where(key > position)):
             position = (rows[-1][0], rows[-1][1])
-            yield Chunk([record_of(row) for row in rows], self._feedback_between((rows[0][0], rows[0][1]), position))
+            first = (rows[0][0], rows[0][1])
+            late = self._late_between(first, position)
+            records = [with_late(record_of(row), late.get(row[1], ())) for row in rows]
+            yield Chunk(records, self._feedback_between(first, position))
 
     def uptimes(self, since_ns: int, until_ns: int) -> list[Uptime]:
         """All uptime that touches [since, until), uncut."""
@@ -280,6 +302,16 @@ class Ledger:
         order = (table.c.day, table.c.record_id, table.c.row, table.c.name, table.c.at_ns, table.c.id)
         query = select(table).where(key >= first, key <= last).order_by(*order)
         return [feedback_of(row) for row in self._all(query)]
+
+    def _late_between(self, first: tuple[int, bytes], last: tuple[int, bytes]) -> dict[bytes, list[Attempt]]:
+        """Attempts that ended after their Requests, by Record."""
+        table = schema.late
+        key = tuple_(table.c.day, table.c.record_id)
+        found: dict[bytes, list[Attempt]] = {}
+        for row in self._all(select(table).where(key >= first, key <= last).order_by(table.c.at_ns, table.c.id)):
+            line = late_of(row)
+            found.setdefault(line.record_id, []).append(line.attempt)
+        return found
 
     def _all(self, query: Select[Any]) -> list[Row]:
         with self._connection.begin():

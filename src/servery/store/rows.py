@@ -14,6 +14,7 @@ from servery.terms.record import (
     Binned,
     Choice,
     Feedback,
+    Late,
     Outcome,
     Record,
     Role,
@@ -64,6 +65,7 @@ class NamedAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     took_ns: int = 0
     arm: str = ""
     accept: float | None = None
+    measured: dict[str, float] = {}
 
 
 class NamedArm(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -80,6 +82,7 @@ class NamedArm(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 _ENCODER = msgspec.json.Encoder()
 _ARMS = msgspec.json.Decoder(list[NamedArm])
 _ATTEMPTS = msgspec.json.Decoder(list[NamedAttempt])
+_LATE = msgspec.json.Decoder(NamedAttempt)
 _PREDICTIONS = msgspec.json.Decoder(tuple[str | None, ...])
 _INDICES = msgspec.json.Decoder(tuple[int, ...])
 _FEATURES = msgspec.json.Decoder(tuple[Binned, ...])
@@ -98,15 +101,7 @@ def record_row(record: Record) -> Row:
     if attempts:
         answer = attempts[0] if len(attempts) == 1 else attempts[answering(attempts)]
         tier, model, version = answer.tier, answer.model, answer.version
-        named = [
-            NamedAttempt(
-                a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                a.estimated, a.why, a.tokens and NamedTokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
-                a.took_ns, a.arm, a.accept,
-            )
-            for a in attempts
-        ]  # fmt: skip
-        text = _ENCODER.encode(named).decode()
+        text = _ENCODER.encode([_named(one) for one in attempts]).decode()
     else:
         tier = model = version = ""
         text = "[]"
@@ -154,16 +149,7 @@ def record_of(row: Row) -> Record:
         rows=rows,
         duration_ns=duration_ns,
         pico_usd=pico_usd,
-        attempts=tuple(
-            [
-                Attempt(
-                    a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
-                    a.estimated, a.why, a.tokens and Tokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
-                    a.took_ns, a.arm, a.accept,
-                )
-                for a in _ATTEMPTS.decode(attempts)
-            ]
-        ),
+        attempts=tuple([_attempt(one) for one in _ATTEMPTS.decode(attempts)]),
         predictions=() if predictions == "[]" else _PREDICTIONS.decode(predictions),
         answered_by=() if answered_by == "[]" else _INDICES.decode(answered_by),
         request_id=request_id,
@@ -172,6 +158,35 @@ def record_of(row: Row) -> Record:
         region=region,
         arms=() if arms == "[]" else tuple([Assigned(*astuple(one)) for one in _ARMS.decode(arms)]),
     )  # fmt: skip
+
+
+def _named(a: Attempt) -> NamedAttempt:
+    return NamedAttempt(
+        a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
+        a.estimated, a.why, a.tokens and NamedTokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
+        a.took_ns, a.arm, a.accept, dict(a.measured),
+    )  # fmt: skip
+
+
+def _attempt(a: NamedAttempt) -> Attempt:
+    return Attempt(
+        a.role, a.tier, a.model, a.version, a.rows, a.answered, a.busy_ns, a.pico_usd, a.outcome, a.reason,
+        a.estimated, a.why, a.tokens and Tokens(*astuple(a.tokens)), a.first_ns, a.answered_as, a.choice,
+        a.took_ns, a.arm, a.accept, tuple(a.measured.items()),
+    )  # fmt: skip
+
+
+def late_row(line: Late) -> Row:
+    """In the order of the table's columns."""
+    attempt = _ENCODER.encode(_named(line.attempt)).decode()
+    return (
+        day_of(line.record_id), line.record_id, line.id, line.at_ns, line.tenant, line.route, attempt, line.rows, line.alike,
+    )  # fmt: skip
+
+
+def late_of(row: Row) -> Late:
+    _, record_id, line_id, at_ns, tenant, route, attempt, rows, alike = row
+    return Late(line_id, at_ns, tenant, route, record_id, _attempt(_LATE.decode(attempt)), rows, alike)
 
 
 def feedback_row(line: Feedback) -> Row:

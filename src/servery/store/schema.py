@@ -15,7 +15,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _bytes
 from servery.store.columns import text as _text
 
-HEAD = "0005"  # the migration that these tables are the result of
+HEAD = "0006"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -78,6 +78,23 @@ feedback_waiting = Table(
     _text("tenant"),
     _text("value"),
     _number("expires_ns"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# Attempts that ended after their Request, such as those of a Version that callers aren't given.
+late = Table(
+    "late",
+    metadata,
+    _number("day", primary_key=True),  # the Record's
+    _bytes("record_id", primary_key=True),
+    _bytes("id", primary_key=True),
+    _number("at_ns"),  # of its end
+    _text("tenant"),
+    _text("route"),
+    _text("attempt"),  # JSON: an object with the fields of an Attempt
+    _number("rows"),  # that were compared with what the caller was answered
+    _number("alike"),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import sqlite
 from servery.stats.sketch import Sketch
 from servery.store import schema
 from servery.terms.reasons import Reason
-from servery.terms.record import Attempt, Record, answering
+from servery.terms.record import Attempt, Late, Record, answering
 from servery.terms.rollouts import AGAIN
 
 NS = 10**9
@@ -86,7 +86,7 @@ def fold(records: Iterable[Record]) -> Folded:
         arms = ",".join([f"{one.rollout}/{one.arm}" for one in record.arms]) if record.arms else ""
         key: Key = (SECOND, second, route, tier, record.tenant, arms, record.outcome.value)
         _put(requests, key, record.rows, record.duration_ns, record.pico_usd, False)
-        for one, arm in zip(made, _arms(record), strict=True):
+        for one, arm in zip(made, arms_of(record), strict=True):
             key = (SECOND, second, route, one.model, one.version, one.role.value, one.reason, arm, one.outcome.value)
             _put(attempts, key, one.rows, one.took_ns, one.pico_usd, bool(arm))
     return Folded(_with_minutes(requests), _with_minutes(attempts))
@@ -98,7 +98,7 @@ def counts_for(record: Record, attempt: Attempt) -> str:
     return f"{attempt.arm}/{drawn[0]}" if attempt.arm and drawn else attempt.arm
 
 
-def _arms(record: Record) -> list[str]:
+def arms_of(record: Record) -> list[str]:
     """What each Attempt counts for. Of one arm only the first one is an observation: the others weren't drawn by themselves."""
     if not record.arms:
         return [one.arm for one in record.attempts]
@@ -109,6 +109,19 @@ def _arms(record: Record) -> list[str]:
         if one.arm:
             met.add(one.arm)
     return arms
+
+
+def fold_late(lines: Iterable[Late]) -> dict[Key, Sums]:
+    """The windows of Attempts that ended after their Requests."""
+    attempts: dict[Key, Sums] = {}
+    for line in lines:
+        one = line.attempt
+        key = (
+            SECOND, line.at_ns // NS, line.route, one.model, one.version, one.role.value, one.reason, one.arm,
+            one.outcome.value,
+        )  # fmt: skip
+        _put(attempts, key, one.rows, one.took_ns, one.pico_usd, bool(one.arm))
+    return _with_minutes(attempts)
 
 
 def _put(family: dict[Key, Sums], key: Key, rows: int, ns: int, pico_usd: int, priced: bool) -> None:
@@ -136,8 +149,11 @@ class Windows:
         """Fold Records that weren't folded before."""
         folded = fold(records)
         for table, family in zip(_FAMILIES, (folded.requests, folded.attempts), strict=True):
-            fresh = {key: sums for key, sums in family.items() if key[0] == MINUTE or key[1] >= now_s - KEPT_S}
-            self._merge(table, fresh, stamp)
+            self._merge(table, family, now_s, stamp)
+
+    def add_late(self, lines: Iterable[Late], now_s: int, stamp: int) -> None:
+        """The same for Attempts that ended after their Requests."""
+        self._merge(schema.attempt_windows, fold_late(lines), now_s, stamp)
 
     def retain(self, now_s: int, keep_s: int) -> None:
         """Remove the windows that are older than is kept."""
@@ -148,10 +164,12 @@ class Windows:
         facts = schema.feedback_windows
         self._connection.execute(facts.delete().where(facts.c.start_s < now_s - keep_s))
 
-    def _merge(self, table: Table, family: dict[Key, Sums], stamp: int) -> None:
+    def _merge(self, table: Table, family: dict[Key, Sums], now_s: int, stamp: int) -> None:
         find, put = self._statements[table.name]
         rows: list[tuple[Any, ...]] = []
         for key, sums in family.items():
+            if key[0] == SECOND and key[1] < now_s - KEPT_S:
+                continue
             before = self._connection.exec_driver_sql(find, key).one_or_none()
             if before is not None:
                 sums.merge(sums_of(tuple(before)))

@@ -18,7 +18,7 @@ from servery.store import segments
 from servery.store.fold import Fold
 from servery.store.inflight import InFlight
 from servery.store.reserve import Reserve
-from servery.terms.record import AnyLine, Feedback, Record, Sketched, Summary, Uptime
+from servery.terms.record import AnyLine, Feedback, Late, Record, Sketched, Summary, Uptime
 from servery.terms.server import Records
 
 log = logging.getLogger("servery.spool")
@@ -221,6 +221,8 @@ class Writer:
     def _keep_counts(self, line: AnyLine) -> None:
         if isinstance(line, Record):
             self._fold.add(line)
+        elif isinstance(line, Late):
+            self._fold.add_late(line)
         elif isinstance(line, Summary):
             self._fold.merge(line)
         elif isinstance(line, Uptime):

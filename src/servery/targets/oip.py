@@ -106,6 +106,11 @@ class OipTarget:
             return None
         return Reason.WARMING if Reason.WARMING in refusals else Reason.MODEL_UNAVAILABLE
 
+    @property
+    def ready(self) -> int:
+        """How many Replicas would take a call now."""
+        return sum(address.refusal is None and not address.leaving for address in self._addresses)
+
     async def start(self) -> None:
         """Returns once a Replica is ready, or all have said that they can't be."""
         for address in self._addresses:

@@ -75,6 +75,7 @@ class Served(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}  # label → number
     standing: Standing = Standing.LOADED
     apart: tuple[str, ...] = ()  # numbers that run in Replicas, though the declaration leaves it open
+    copies: int = 0  # how many Replicas of each run for now (0: as many as are declared)
 
     @property
     def latest(self) -> Version:
@@ -152,7 +153,10 @@ class Snapshot(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(
             self,
             manifest=msgspec.structs.replace(self.manifest, models=declared),
-            models={**self.models, **{name: one.served for name, one in chosen.items()}},
+            models={
+                **self.models,
+                **{name: msgspec.structs.replace(one.served, copies=0) for name, one in chosen.items()},
+            },
             candidates={name: one for name, one in self.candidates.items() if name not in chosen},
         )
 

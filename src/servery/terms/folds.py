@@ -6,6 +6,13 @@ import msgspec
 
 from servery.terms.record import same
 
+AGREEMENT = "agreement"  # of what was answered with what nobody was given: the share of a Request's rows
+
+
+def measured_arm(arm: str) -> str:
+    """Where what was measured of an arm's answers is folded: apart from what callers say of them under the same name."""
+    return f"{arm}/measured"
+
 
 class Told(msgspec.Struct):
     """Values of one name: how many, their sum, the sum of their squares, the least and the greatest (a flag is 0 or 1; text

@@ -70,7 +70,7 @@ def placement_of(model: Model, served: Served, number: str) -> Placement:
 
 def replicas_of(model: Model, served: Served, number: str) -> int:
     """How many copies of a Version run in processes of their own."""
-    return (model.replicas or 1) if placement_of(model, served, number) is Placement.REPLICAS else 0
+    return served.copies or model.replicas or 1 if placement_of(model, served, number) is Placement.REPLICAS else 0
 
 
 def place(snapshot: Snapshot, took_ns: Mapping[str, float]) -> Snapshot:

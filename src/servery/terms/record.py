@@ -105,6 +105,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     took_ns: int = 0  # from its start to its end, with what it waited for
     arm: str = ""  # where its Model is being rolled out: "ROLLOUT/STEP/candidate", or another arm
     accept: float | None = None  # the confidence below which rows went on, where that follows the traffic
+    measured: tuple[tuple[str, float], ...] = ()  # outputs that a guard watches: each one's mean over the rows
 
 
 class Record(Line, frozen=True, array_like=True, tag="record", gc=False):
@@ -140,6 +141,21 @@ class Feedback(Line, frozen=True, array_like=True, tag="feedback", gc=False):
     row: int
     name: str
     value: bool | float | str
+
+
+class Late(Line, frozen=True, array_like=True, tag="late", gc=False):
+    """An Attempt that ended after its Request: joined to the Record by `record_id`. `rows` of both answers were compared, of which
+    `alike` said the same; 0: none could be.
+    """
+
+    id: bytes
+    at_ns: int  # of its end
+    tenant: str
+    route: str
+    record_id: bytes
+    attempt: Attempt
+    rows: int = 0
+    alike: int = 0
 
 
 class Uptime(Line, frozen=True, array_like=True, tag="uptime", gc=False):
@@ -192,12 +208,24 @@ class Sketched(Line, frozen=True, array_like=True, tag="sketched", gc=False):
     features: tuple[Binned, ...]
 
 
-AnyLine = Record | Feedback | Uptime | Summary | Sketched
+AnyLine = Record | Feedback | Late | Uptime | Summary | Sketched
+
+
+def with_late(record: Record, late: Sequence[Attempt]) -> Record:
+    """A Record with the Attempts that ended after its Request, and with what they cost."""
+    if not late:
+        return record
+    cost = record.pico_usd + sum(one.pico_usd for one in late)
+    return msgspec.structs.replace(record, attempts=(*record.attempts, *late), pico_usd=cost)
 
 
 def answering(attempts: Sequence[Attempt]) -> int:
-    """Index of the Attempt that answered most rows (of equals, and of none, the last); -1 without Attempts."""
+    """Index of the Attempt that answered most rows (of equals, and of none, the last); -1 without Attempts. One that came late
+    answered nobody.
+    """
     best = len(attempts) - 1
+    while best > 0 and attempts[best].role is Role.SHADOW:
+        best -= 1
     for index in range(best - 1, -1, -1):
         if attempts[index].answered > attempts[best].answered:
             best = index

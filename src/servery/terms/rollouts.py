@@ -6,7 +6,7 @@ Descriptions here become the JSON Schema and docs/manifest.md.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -29,9 +29,9 @@ class Guard(Declared, frozen=True):
     """A harm that a new Version may not do. What is compared are its Attempts with those of the old Version."""
 
     metric: Annotated[
-        Literal["errors", "latency", "cost", "feedback"],
+        Literal["errors", "latency", "cost", "feedback", "output", "agreement"],
         Meta(
-            description="`errors`: the share of calls without an answer; `latency`: a quantile of the time of a call; `cost`: dollars a row; `feedback`: a value that callers tell later"
+            description="`errors`: the share of calls without an answer; `latency`: a quantile of the time of a call; `cost`: dollars a row; `feedback`: a value that callers tell later; `output`: a number that the model itself gives; `agreement` (`shadow`): the share of rows that it answers in another way"
         ),
     ]
     margin: Annotated[
@@ -49,14 +49,14 @@ class Guard(Declared, frozen=True):
         ]
         | None
     ) = None
-    name: Annotated[str, Meta(max_length=128, description="`feedback`: its name")] = ""
+    name: Annotated[str, Meta(max_length=128, description="`feedback`, `output`: its name")] = ""
     better: Annotated[
         Literal["higher", "lower", "equal"],
         Meta(
-            description="`feedback`: whether a higher or a lower value is the better one; `equal`: 1 where it is what the model predicted, else 0"
+            description="`feedback`, `output`: whether a higher or a lower value is the better one; `equal` (`feedback`): 1 where it is what the model predicted, else 0"
         ),
     ] = "higher"
-    bounds: Annotated[tuple[float, float], Meta(description="`feedback`: the smallest and the largest value")] = (0.0, 1.0)  # fmt: skip
+    bounds: Annotated[tuple[float, float], Meta(description="`feedback`, `output`: the smallest and the largest value")] = (0.0, 1.0)  # fmt: skip
     within_s: Annotated[
         int,
         Meta(
@@ -69,7 +69,7 @@ class Guard(Declared, frozen=True):
 class RolloutStep(Declared, frozen=True):
     """A share of the units, held until every guard has passed."""
 
-    share: Annotated[float, Meta(gt=0, lt=1, description="of the units, that the new Version answers")]
+    share: Annotated[float, Meta(ge=0, le=1, description="of the units, that the new Version answers")]
     min_requests: Annotated[int, Meta(ge=0, description="calls of the new Version before the next step")] = 100
     bake_s: Annotated[float, Meta(ge=0, le=2_592_000, description="how long the step lasts at least")] = 60
     max_duration_s: Annotated[
@@ -77,13 +77,40 @@ class RolloutStep(Declared, frozen=True):
     ] = 3600
 
 
+class Check(Declared, frozen=True):
+    """A call that a new Version must answer as is said here before anybody is given it."""
+
+    inputs: Annotated[dict[str, Any], Meta(description="each input's values, nested as its shape: `{x: [[1.5, 2]]}`")]
+    outputs: Annotated[dict[str, Any], Meta(description="what it must answer, in the same form; the others may be anything")] = msgspec.field(default_factory=dict[str, Any])  # fmt: skip
+    within: Annotated[float, Meta(ge=0, description="how far a number may be from what is said")] = 0.0
+    refused: Annotated[bool, Meta(description="whether it must be refused as invalid")] = False
+
+
+class Mirror(Declared, frozen=True):
+    """What calls of a Version that nobody is given may take. Beyond it they are dropped and counted, and never wait."""
+
+    concurrency: Annotated[int, Meta(ge=1, le=1024, description="at once, in each worker")] = 4
+    usd_per_hour: Annotated[Positive, Meta(description="what they may cost, over all workers; default: any")] | None = (
+        None
+    )
+
+
+class Alike(Declared, frozen=True):
+    """When two answers to the same call say the same."""
+
+    outputs: Annotated[tuple[str, ...], Meta(max_length=64, description="which are compared; default: all that both have")] = ()  # fmt: skip
+    within: Annotated[float, Meta(ge=0, description="how far numbers may be apart; labels and texts must be equal")] = (
+        0.0
+    )
+
+
 class RolloutPolicy(Declared, frozen=True):
     """How new Versions of a Model are brought out."""
 
     kind: Annotated[
-        Literal["at-once", "canary"],
+        Literal["at-once", "canary", "blue-green", "shadow", "rolling"],
         Meta(
-            description="`at-once`: in one swap; `canary`: to a growing share, judged by guards, and rolled back by itself where one is broken"
+            description="`at-once`: in one swap; `canary`: to a growing share, judged by guards, and rolled back by itself where one is broken; `blue-green`: checked beside the old one, then to everybody in one swap, and back in one as long as it bakes; `shadow`: it is asked beside the old one, which answers everybody; `rolling`: in the place of one Replica after the other"
         ),
     ] = "at-once"
     unit: Annotated[Unit | None, Meta(description="default: each request by itself")] = None
@@ -107,6 +134,39 @@ class RolloutPolicy(Declared, frozen=True):
         Literal["hold", "rollback"],
         Meta(description="what happens when a guard has neither passed nor broken by the step's `max_duration_s`"),
     ] = "hold"
+    checks: Annotated[
+        tuple[Check, ...],
+        Meta(max_length=256, description="calls that the new Version must answer as they say before it is exposed"),
+    ] = ()
+    share: Annotated[float, Meta(gt=0, lt=1, description="`shadow`: of the units, whose calls the new Version is asked too")] = 0.1  # fmt: skip
+    mirror: Annotated[Mirror, Meta(description="`shadow`: what that may take")] = Mirror()
+    alike: Annotated[Alike, Meta(description="`shadow`: what the guard `agreement` counts as the same answer")] = (
+        Alike()
+    )
+    when_passed: Annotated[
+        Literal["promote", "wait"],
+        Meta(description="what happens when every guard has passed at the last step; `wait`: for a person"),
+    ] = "promote"
+    min_requests: Annotated[
+        int,
+        Meta(ge=0, description="`blue-green`, `shadow`, `rolling`: calls of the new Version before the step is over"),
+    ] = 100
+    bake_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=2_592_000,
+            description="`blue-green`: how long the old one stays loaded after the switch at least; `shadow`: how long it is asked; `rolling`: how long each Replica answers before the next",
+        ),
+    ] = 600
+    max_duration_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=31_536_000,
+            description="how long checks, and with all kinds but `canary` guards, are waited for",
+        ),
+    ] = 3600
 
 
 class Phase(enum.Enum):
@@ -150,19 +210,57 @@ class Rollout(msgspec.Struct, frozen=True):
     phase: Phase = Phase.RUNNING
     why: str = ""  # the phase
     held_by: str = ""  # who else holds it than its own guards, until it is resumed by hand
+    replicas: tuple[int, int] = (1, 1)  # of the incumbent and of the candidate, as they are declared
+
+    @property
+    def gated(self) -> bool:
+        """Whether this step waits for the candidate itself alone: that all of it is ready, and its checks have passed."""
+        return not self.policy.steps[self.step].share or (self.policy.kind == "rolling" and self.step % 2 == 0)
+
+    @property
+    def running(self) -> tuple[int, int]:
+        """How many Replicas of the incumbent and of the candidate run now. While another one of the candidate starts, none goes."""
+        if self.policy.kind != "rolling":
+            return self.replicas
+        fresh = self.step // 2 + 1
+        return left(self.replicas[0], fresh - 1 if self.gated else fresh), fresh
 
     @property
     def share(self) -> float:
         """Of the units, that the candidate answers now."""
         return 0.0 if self.phase.over else self.policy.steps[self.step].share
 
+    @property
+    def reach(self) -> str:
+        """Who has to do with the candidate now, in words."""
+        return reach(self.policy.kind, self.share)
+
+
+def left(replicas: int, replaced: int) -> int:
+    """How many of these Replicas run while so many are replaced: one at least, until the end."""
+    return max(replicas - replaced, 1)
+
+
+def reach(kind: str, share: float) -> str:
+    """What a share means with a kind of Rollout."""
+    if not share:
+        return "nobody yet"
+    return f"{share:.3g} of the units" + (", mirrored" if kind == "shadow" else "")
+
 
 class Arm(enum.IntEnum):
-    """Who answers a Request while a Rollout runs. EXCLUDED: the incumbent, and nothing is compared, as its unit isn't known."""
+    """Who answers a Request while a Rollout runs. EXCLUDED: the incumbent, and nothing is compared, as its unit isn't known.
+
+    Where the candidate only shadows, the incumbent answers everybody: MIRRORED are asked of the candidate too. While there is no room
+    for that, DROPPED would have been, and ASIDE not; neither is compared.
+    """
 
     INCUMBENT = 0
     CANDIDATE = 1
     EXCLUDED = 2
+    MIRRORED = 3
+    DROPPED = 4
+    ASIDE = 5
 
     @property
     def word(self) -> str:

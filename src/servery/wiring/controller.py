@@ -15,7 +15,8 @@ from servery.host.logs import start_logs
 from servery.host.service import Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Lifeline
-from servery.terms.change import Snapshot
+from servery.terms.change import Snapshot, Version
+from servery.terms.manifest import Model
 from servery.wiring.commands import ADMIN_WORD, FLEET_WORD, ControllerSettings, needed_replicas
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from servery.control.experiments import Experiments
     from servery.control.loop import Controller
     from servery.control.rollouts import Rollouts
+    from servery.targets.oip import OipTarget
 
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
@@ -30,13 +32,10 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     from servery.control.apply import read_snapshot, write_whole
     from servery.control.journal import Journal
     from servery.control.loop import Again, Controller
-    from servery.control.observe import Watch
-    from servery.control.rollouts import Rollouts
     from servery.gateway.tallies import Tally
     from servery.host.channel import listen_at
     from servery.host.http import HttpServer
     from servery.host.tuning import open_many
-    from servery.store.rollouts import RolloutBook
     from servery.web.admin import AdminFace
     from servery.web.door import Door, Opening, opening_of
     from servery.web.gate import ByKey, by_socket
@@ -61,9 +60,7 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         lifeline.when_ended(stop.set)
         snapshot = read_snapshot(folder.snapshot)
         controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
-        watch = Watch(folder.ledger, Clock())
-        rollouts = Rollouts(controller, RolloutBook(folder.state, folder.heads), watch, Clock(), Dice())
-        experiments = _experiments(controller, folder)
+        rollouts, experiments = _rollouts(controller, folder), _experiments(controller, folder)
         acts = Acts(controller, rollouts, experiments, folder.ledger, Clock())
         admin = HttpServer(AdminFace(acts, by_socket, here=True), listen_at(folder.admin), 20.0, 1.0)
         strangers = Tally("strangers", "asked of the admin API and refused")
@@ -109,3 +106,21 @@ def _experiments(controller: Controller, folder: DataFolder) -> Experiments:
 
     book = ExperimentBook(folder.state, folder.heads)
     return Experiments(controller, book, Gathered(folder.ledger), Clock(), Dice())
+
+
+def _rollouts(controller: Controller, folder: DataFolder) -> Rollouts:
+    """What follows the rollouts that are under way."""
+    from servery.control.gates import Gates
+    from servery.control.observe import Watch
+    from servery.control.rollouts import Rollouts
+    from servery.fleet.processes import sockets
+    from servery.store.rollouts import RolloutBook
+
+    def copies(model: Model, version: Version) -> OipTarget:
+        """How the Replicas of a candidate are reached."""
+        from servery.targets.oip import OipTarget
+
+        return OipTarget(model, version, sockets(folder.run, model, version, model.replicas or 1), Clock())
+
+    book = RolloutBook(folder.state, folder.heads)
+    return Rollouts(controller, book, Watch(folder.ledger, Clock()), Gates(copies, Clock()), Clock(), Dice())
