@@ -1,6 +1,7 @@
 """What Versions are asked and say, counted for drift off the path of a Request: which waits for nothing but a place in a list.
 
-A sample is counted: the first Requests of each quarter second, one row of each, as rows of one Request may be all alike.
+A sample is counted: the first Requests of each twentieth of a second, one row of each, as rows of one Request may be all alike. So few
+at once, and one line at once, as callers wait meanwhile.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from servery.terms.request import Array
 
 log = logging.getLogger("servery.gateway")
 
-_TURN_S = 0.25
-_AT_ONCE = 32  # Requests of a turn
+_TURN_S = 0.05
+_IDLE_S = 2.5
+_AT_ONCE = 6  # Requests of a turn
 _LARGE_BYTES = 256 * 1024  # what is larger isn't kept until then, but counted at once
 _LONGEST_S = 600.0  # until a line is written
 _PARTS = 8  # lines of a window, at least
@@ -68,6 +70,7 @@ class Sketches:
         self._dice = dice
         self._pending: list[tuple[Trail, Mapping[str, Array] | None]] = []
         self._groups: dict[tuple[str, str, str], _Group] = {}
+        self._ended: list[tuple[tuple[str, str, str], _Group, int, int]] = []  # to be written, with their times
         self._since_ns = clock.wall_ns()
         self._line_s = _LONGEST_S
         self._task: asyncio.Task[None] | None = None
@@ -85,12 +88,15 @@ class Sketches:
 
     def note(self, trail: Trail, feeds: Mapping[str, Array] | None) -> None:
         """Count this Request soon, if there is a place for it; `feeds` are its inputs, where they are tensors."""
-        if len(self._pending) >= _AT_ONCE:
+        pending = self._pending
+        if len(pending) >= _AT_ONCE:
             return
-        if feeds is not None and sum([array.nbytes for array in feeds.values()]) > _LARGE_BYTES:
-            self._count(trail, feeds)
-            return
-        self._pending.append((trail, feeds))
+        if feeds is not None:
+            for array in feeds.values():
+                if array.nbytes > _LARGE_BYTES:
+                    self._count(trail, feeds)
+                    return
+        pending.append((trail, feeds))
 
     async def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="drift")
@@ -105,10 +111,12 @@ class Sketches:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_TURN_S if self.watched else 10 * _TURN_S)
+            await asyncio.sleep(_TURN_S if self.watched or self._ended else _IDLE_S)
             self.turn()
             if self._clock.wall_ns() - self._since_ns >= self._line_s * 1e9:
-                self.write()
+                self._end()
+            if self._ended:
+                self._write(*self._ended.pop())
 
     def turn(self) -> None:
         """Count what has been noted."""
@@ -120,12 +128,20 @@ class Sketches:
                 log.exception("a request could not be counted for drift, by an error of ours")
 
     def write(self) -> None:
-        """A line for each Version and tenant."""
-        now_ns, groups = self._clock.wall_ns(), self._groups
-        for (model, version, tenant), group in groups.items():
-            features = tuple([_binned(name, ordered, counts) for (name, ordered), counts in group.counts.items()])
-            self._append(Sketched(self._dice.bits(16), self._since_ns, now_ns, model, version, tenant, features))
+        """A line for each Version and tenant, now."""
+        self._end()
+        while self._ended:
+            self._write(*self._ended.pop())
+
+    def _end(self) -> None:
+        """Begin anew; what was counted so far is written in the turns that follow."""
+        now_ns = self._clock.wall_ns()
+        self._ended += [(key, group, self._since_ns, now_ns) for key, group in self._groups.items()]
         self._groups, self._since_ns = {}, now_ns
+
+    def _write(self, key: tuple[str, str, str], group: _Group, since_ns: int, until_ns: int) -> None:
+        features = tuple([_binned(name, ordered, counts) for (name, ordered), counts in group.counts.items()])
+        self._append(Sketched(self._dice.bits(16), since_ns, until_ns, *key, features))
 
     def _count(self, trail: Trail, feeds: Mapping[str, Array] | None) -> None:
         for made in trail.made:
