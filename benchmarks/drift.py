@@ -136,7 +136,7 @@ def cost() -> None:
     feeds = {"x": np.arange(30, dtype=np.float32).reshape(1, 30)}
     nothing: Sketches | None = None
     off = statistics.median(timeit.repeat(lambda: nothing is not None, number=100_000, repeat=9)) / 100_000
-    waiting: list[Any] = sketches._pending
+    waiting: list[Any] = vars(sketches)["_pending"]
     noted = timeit.repeat(lambda: (sketches.note(trail, feeds), waiting.clear()), number=100_000, repeat=9)
     for _ in range(AT_ONCE):
         sketches.note(trail, feeds)

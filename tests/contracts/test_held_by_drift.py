@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -67,6 +67,19 @@ class Guards:
         return b""
 
 
+class Open:
+    """Gates that are never shut."""
+
+    def of(self, candidate: Candidate) -> Open:
+        return self
+
+    def look(self, rollout: Rollout) -> tuple[Looked, ...]:
+        return ()
+
+    async def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 def book(tmp_path: Path) -> RolloutBook:
     made = RolloutBook(tmp_path / "state.db", tmp_path / "heads")
@@ -76,7 +89,7 @@ def book(tmp_path: Path) -> RolloutBook:
 
 async def begun(book: RolloutBook, guards: Guards) -> Rollouts:
     """The Rollouts of a controller that has started, without its own turns."""
-    rollouts = Rollouts(Serving(), book, guards, Clock(), Dice())  # type: ignore[arg-type]
+    rollouts = Rollouts(Serving(), book, guards, Open(), Clock(), Dice())
     await rollouts.start()
     await rollouts.drain()
     return rollouts
