@@ -60,7 +60,7 @@ class Guards:
     def learn(self, before: Totals) -> None:
         pass
 
-    def look(self, evidence: Evidence) -> Sequence[Looked]:
+    def look(self, evidence: Evidence) -> tuple[Looked, ...]:
         return (Looked("errors", self.verdict, 0, 0, 0.01, 10, 10, "so it is"),)
 
     def state(self) -> bytes:
