@@ -44,7 +44,7 @@ def declared(number: int = 1, **admin: Any) -> dict[str, Any]:
     return {
         "models": {"m": model, "n": {"runtime": "onnx", "artifact": "m/1/model.onnx"}},
         "routes": {"r": {"tiers": [{"name": "only", "model": "m"}]}},
-        "tenants": {"acme": {"keys": [{"id": "k1", "sha256": digest("tenant")}]}},
+        "tenants": {"acme": {"keys": [{"id": "k1", "sha256": digest("tenant")}], "content": {"keep_days": 30}}},
         "admin": opened if admin.get("keys", True) else None,
     }
 

@@ -105,7 +105,10 @@ def test_each_answer_is_what_its_schema_says(server: Administered) -> None:
     described = server.ask_admin(f"{PREFIX}/openapi.json", "viewer").json
     assert described == json.loads(describe(OPERATIONS))
     failure = {**described, "$ref": "#/components/schemas/Failure"}
-    bodies: dict[str, Any] = {one.name: {"reason": "r"} for one in OPERATIONS if one.method == "POST"} | {"plan": {}}
+    bodies: dict[str, Any] = {one.name: {"reason": "r"} for one in OPERATIONS if one.method == "POST"} | {
+        "plan": {},
+        "erase": {"tenant": "acme", "reason": "r"},
+    }
     steps = {
         "{change}": "mine",
         "{number}": "1",
@@ -119,6 +122,7 @@ def test_each_answer_is_what_its_schema_says(server: Administered) -> None:
     until(lambda: server.ask_admin(f"{PREFIX}/rollouts").json["rollouts"], said=server.written)
     assert server.infer("r", ROW, {"x-api-key": KEYS["tenant"]}).status == 200
     server.await_stored(1)
+    until(lambda: server.ask_admin(f"{PREFIX}/content").status == 200, said=server.written)
     for one in OPERATIONS:
         path = PREFIX + one.path
         for step, value in steps.items():
@@ -132,6 +136,24 @@ def test_each_answer_is_what_its_schema_says(server: Administered) -> None:
         jsonschema_rs.validator_for(failure).validate(wrong.json)
     server.write(1)
     server.command("apply", "--yes", "--reason", "back again")
+
+
+def test_content_is_counted_and_erased_from_elsewhere_and_shown_to_nobody(server: Administered) -> None:
+    assert server.infer("r", ROW, {"x-api-key": KEYS["tenant"]}).status == 200
+    until(lambda: counted(server, "viewer"), said=server.written)
+    assert "acme" in server.command("content", "count", key="viewer")
+    erase = ("content", "erase", "--tenant", "acme")
+    assert "may only look" in server.command(*erase, "--why", "they asked", key="viewer", code=1)
+    assert "say why" in server.command(*erase, code=1)
+    assert server.command(*erase, "--why", "they asked").startswith("erased 1 Contents")
+    assert not counted(server, "operator")
+    entry = audited(server)[-1]
+    told = (entry["who"], entry["act"], entry["subject"], entry["why"], entry["evidence"]["erased"])
+    assert told == ("key:the-operator", "content erase", "acme", "they asked", 1)
+
+
+def counted(server: Administered, key: str) -> list[Any]:
+    return server.ask_admin(f"{PREFIX}/content?tenant=acme", key).json.get("contents", [])
 
 
 def test_what_fails_too_often_waits_and_a_valid_key_does_not(server: Administered) -> None:
@@ -158,6 +180,10 @@ def test_nothing_that_is_sent_is_an_error_of_ours(server: Administered) -> None:
         (f"{PREFIX}/audit?after=x", None, ""),
         (f"{PREFIX}/audit/verify?heads=x", None, ""),
         (f"{PREFIX}/report?since=soon", None, ""),
+        (f"{PREFIX}/content?before=soon", None, ""),
+        (f"{PREFIX}/content/erase", {"reason": "everything"}, ""),
+        (f"{PREFIX}/content/erase", {"reason": "r", "record": "01"}, ""),
+        (f"{PREFIX}/content/erase", {"reason": "r", "before": "9999-99-99"}, ""),
         (f"{PREFIX}/report?by=weather", None, ""),
         (f"{PREFIX}/changes/%00", None, ""),
         (f"{PREFIX}/models/%2e%2e/load", {"reason": "r"}, ""),
@@ -185,6 +211,10 @@ def test_a_key_that_goes_is_refused_at_once_and_the_door_follows_the_manifest(tm
         server.write(keys=keys("operator"), host="localhost")
         server.command("apply", "--yes", "--reason", "another address")
         until(lambda: server.url != first, said=server.written)
+        assert server.ask_admin(f"{PREFIX}/status").status == 200
+        opened = len(server.opened)
+        server.child("controller").kill()
+        until(lambda: len(server.opened) > opened, said=server.written)
         assert server.ask_admin(f"{PREFIX}/status").status == 200
         server.write(keys=[])
         assert living.apply(server).returncode == 0

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from asking_admin import PREFIX, Administered, declared
+from asking_admin import PREFIX, Administered, keys
 from living import servery, until
 
 TLS = {"cert": "tls/cert.pem", "key": "tls/key.pem", "client_ca": "tls/ca.pem"}
@@ -117,4 +117,6 @@ def test_what_is_declared_for_a_network_is_checked(tmp_path: Path) -> None:
     done = servery("check", server.manifest)
     assert done.returncode == 1
     assert "keys would cross the network in clear" in done.stdout + done.stderr
-    assert declared()["admin"]["port"] == 0
+    server.write(keys=keys("operator", "expired"))
+    said = "admin   127.0.0.1:0  the-operator (operator), the-expired (operator, until 2020-02-29)"
+    assert said in servery("check", server.manifest).stdout

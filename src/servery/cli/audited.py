@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 
-import msgspec
-
 from servery.cli.reach import fail
+from servery.control.auditing import recorded
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.host.users import own_user
 from servery.store.state import State, WrongState
-from servery.terms.audit import Draft
 
 
 @contextlib.contextmanager
@@ -21,15 +19,9 @@ def audited(folder: DataFolder, act: str, subject: str = "", why: str = "") -> G
 
     Where the audit can't be written, the command ends: before anything is done, if that is known then.
     """
-    evidence: dict[str, object] = {}
-    outcome = "failed"
     try:
         state = State(folder.state, folder.heads, create=True)
-        try:
+        with recorded(state, own_user(), why, act, subject, Clock()) as evidence:
             yield evidence
-            outcome = "done"
-        finally:
-            told = msgspec.json.encode(evidence).decode()
-            state.record(Draft(Clock().wall_ns(), own_user(), why, act, subject, outcome, told))
     except WrongState as error:
         fail(f"the audit can't be written: {error}")

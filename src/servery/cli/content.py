@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import msgspec
 import typer
 from sqlalchemy.exc import DBAPIError
 
 from servery.cli.audited import audited
+from servery.cli.plan import SERVER_HELP
 from servery.cli.reach import fail
+from servery.cli.reach import told as told_by
 from servery.control.apply import SnapshotError, read_snapshot
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.store.contents import Contents, Counted, WrongContents
 from servery.store.sealing import BadKeys, Sealer, Unreadable, read_keys
-from servery.telemetry.spans import parse_span
+from servery.telemetry.spans import moment_of, written
 from servery.terms.content import Content, Erasure, Sealed
 from servery.terms.record import parse_record_id
+from servery.web.contents import ContentCount, Erased
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -35,6 +38,7 @@ Before = Annotated[
     ),
 ]
 Why = Annotated[str, typer.Option(help="The reason, for the audit.")]
+Elsewhere = Annotated[str, typer.Option(help=SERVER_HELP)]
 _FOLDER = Path(".servery")
 
 
@@ -69,15 +73,21 @@ def count(
     tenant: Tenant = "",
     before: Before = "",
     output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")] = "table",
+    server: Elsewhere = "",
 ) -> None:
     """How much Content there is, by tenant, region and key, and how much was dropped in the last 30 days."""
-    folder, now_ns = DataFolder(data), Clock().wall_ns()
+    now_ns = Clock().wall_ns()
     before_ns = _moment(before, now_ns) if before else None
-    with opened(folder) as store, audited(folder, "content count", tenant):
-        counted, dropped = store.count(now_ns, tenant, before_ns), store.dropped(tenant)
+    if server:
+        there = told_by(None, server, f"/content?{urlencode({'tenant': tenant, 'before': before})}", ContentCount)
+        counted, dropped = list(there.contents), [msgspec.structs.astuple(one) for one in there.dropped]
+    else:
+        folder = DataFolder(data)
+        with opened(folder) as store, audited(folder, "content count", tenant):
+            counted, dropped = store.count(now_ns, tenant, before_ns), store.dropped(tenant)
     if output == "json":
         lines = [
-            {**msgspec.structs.asdict(one), "oldest": _time(one.oldest_ns), "last_expires": _time(one.last_ns)}
+            {**msgspec.structs.asdict(one), "oldest": written(one.oldest_ns), "last_expires": written(one.last_ns)}
             for one in counted
         ]
         found = {
@@ -98,6 +108,7 @@ def erase(
     record: Annotated[str, typer.Option(help="Only of this Record.")] = "",
     before: Before = "",
     why: Why = "",
+    server: Elsewhere = "",
 ) -> None:
     """Erase Content for good. Records, with their counts, dollars and Feedback, stay as they are.
 
@@ -105,12 +116,18 @@ def erase(
     """
     if not (tenant or record or before):
         raise typer.BadParameter("say what to erase: --tenant, --record or --before, or several of them together")
-    folder, now_ns = DataFolder(data), Clock().wall_ns()
+    now_ns = Clock().wall_ns()
     erasure = Erasure(_moment(before, now_ns) if before else now_ns, tenant, _id(record) if record else b"")
-    with opened(folder, write=True) as store, audited(folder, "content erase", record or tenant, why) as evidence:
-        evidence.update({"tenant": tenant, "record": record, "before": _time(erasure.before_ns)})
-        evidence["erased"] = erased = store.erase(erasure, now_ns)
-        clean = store.clean
+    if server:
+        asked = {"tenant": tenant, "record": record, "before": before, "reason": why}
+        there = told_by(None, server, "/content/erase", Erased, asked)
+        erased, clean = there.erased, there.clean
+    else:
+        folder = DataFolder(data)
+        with opened(folder, write=True) as store, audited(folder, "content erase", record or tenant, why) as evidence:
+            evidence.update({"tenant": tenant, "record": record, "before": written(erasure.before_ns)})
+            evidence["erased"] = erased = store.erase(erasure, now_ns)
+            clean = store.clean
     typer.echo(f"erased {erased:,} Contents")
     if not clean:
         typer.echo("somebody reads the database: its log, encrypted, is emptied within a minute after that", err=True)
@@ -148,7 +165,7 @@ def told(sealed: Sealed, content: Content) -> dict[str, Any]:
         "record": sealed.record_id.hex(),
         "tenant": sealed.tenant,
         "region": sealed.region,
-        "expires": _time(sealed.expires_ns),
+        "expires": written(sealed.expires_ns),
         "key": sealed.key_id,
         "form": content.form,
         "cut": content.cut,
@@ -176,26 +193,18 @@ def _print(counted: list[Counted]) -> None:
     for title in ("contents", "MiB", "oldest", "the last expires"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in counted:
-        times = (_time(one.oldest_ns), _time(one.last_ns))
+        times = (written(one.oldest_ns), written(one.last_ns))
         table.add_row(one.tenant, one.region, one.key_id, f"{one.count:,}", f"{one.size / 2**20:.2f}", *times)
     print_table(Console(highlight=False), table)
 
 
-def _time(at_ns: int) -> str:
-    return datetime.fromtimestamp(at_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _moment(text: str, now_ns: int) -> int:
     """The moment that --before means, in ns since 1970."""
-    if span := parse_span(text):
-        return max(now_ns - span, 0)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+    moment_ns = moment_of(text, now_ns)
+    if moment_ns is None:
         message = f"{text!r} is no moment; write for instance 2026-01-31, 2026-01-31T12:00 or 30d"
-        raise typer.BadParameter(message, param_hint="--before") from None
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return min(max(int(moment.timestamp()) * 10**9, 0), now_ns)  # what is yet to come is not erased
+        raise typer.BadParameter(message, param_hint="--before")
+    return moment_ns
 
 
 def _id(text: str) -> bytes:

@@ -43,6 +43,7 @@ class CheckReport(msgspec.Struct, frozen=True):
     models: tuple[CheckedModel, ...] = ()
     routes: tuple[CheckedRoute, ...] = ()
     tenants: tuple[str, ...] = ()
+    admin: str = ""  # where the admin API is open, and who has a key of it
 
 
 def check(
@@ -109,7 +110,14 @@ def _report(file: Path, checked: Checked) -> CheckReport:
         CheckedRoute(name, route.policy.kind, tuple(f"{tier.name}={tier.model}" for tier in route.tiers))
         for name, route in manifest.routes.items()
     )
-    return CheckReport(**found, models=models, routes=routes, tenants=tuple(manifest.tenants))
+    return CheckReport(**found, models=models, routes=routes, tenants=tuple(manifest.tenants), admin=_admin(manifest))
+
+
+def _admin(manifest: Manifest) -> str:
+    if (admin := manifest.admin) is None:
+        return ""
+    keys = [f"{key.id} ({key.role}{f', until {key.expires}' if key.expires else ''})" for key in admin.keys]
+    return f"{admin.host}:{admin.port}{'' if admin.tls is None else ' with TLS'}  {', '.join(keys)}"
 
 
 def _summarise(report: CheckReport) -> None:
@@ -124,3 +132,5 @@ def _summarise(report: CheckReport) -> None:
         typer.echo(f"  tenant  {tenant}")
     if not report.tenants:
         typer.echo("  no tenants: open to this machine only")
+    if report.admin:
+        typer.echo(f"  admin   {report.admin}")

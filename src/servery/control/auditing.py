@@ -1,11 +1,15 @@
-"""Look whether the audit is whole: its entries, and the heads that were written apart from them. Blocking."""
+"""Look whether the audit is whole: its entries, and the heads that were written apart from them; and add to it. Blocking."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
 
+import msgspec
+
+from servery.host.clock import Clock
 from servery.store.state import State, WrongState
-from servery.terms.audit import BEGINNING, Entry, Head, Verified, faults
+from servery.terms.audit import BEGINNING, Draft, Entry, Head, Verified, faults
 
 _FAULTS = 100  # that are told; one is enough
 
@@ -36,3 +40,16 @@ def head_of(text: str) -> Head | None:
     if not (number.isascii() and number.isdigit() and len(number) < 19 and len(seal) == len(BEGINNING)):
         return None
     return Head(int(number), seal)
+
+
+@contextlib.contextmanager
+def recorded(state: State, who: str, why: str, act: str, subject: str, clock: Clock) -> Generator[dict[str, object]]:
+    """Do something, and write at its end how it went, also where it fails. What is added to the dict is the entry's evidence. WrongState."""
+    evidence: dict[str, object] = {}
+    outcome = "failed"
+    try:
+        yield evidence
+        outcome = "done"
+    finally:
+        told = msgspec.json.encode(evidence).decode()
+        state.record(Draft(clock.wall_ns(), who, why, act, subject, outcome, told))

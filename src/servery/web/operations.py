@@ -17,6 +17,7 @@ from servery.control.experiments import Experiments
 from servery.control.loop import Controller
 from servery.control.rollouts import VERBS, Rollouts
 from servery.host.clock import Clock
+from servery.host.settings import DataFolder
 from servery.store.ledger import WrongLedger
 from servery.telemetry.report import Question, Report
 from servery.telemetry.spans import parse_span
@@ -31,6 +32,7 @@ from servery.terms.paced import PacedRoutes
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.rollouts import Rollout
 from servery.web import bodies
+from servery.web.contents import ContentCount, ContentDesk, EraseAsked, Erased
 from servery.web.reports import Unreadable, read_report
 
 
@@ -84,12 +86,13 @@ class Acts:
     """What the Operations do, by one Controller."""
 
     def __init__(
-        self, controller: Controller, rollouts: Rollouts, experiments: Experiments, ledger: Path, clock: Clock
+        self, controller: Controller, rollouts: Rollouts, experiments: Experiments, folder: DataFolder, clock: Clock
     ) -> None:
         self._controller = controller
         self._rollouts = rollouts
         self._experiments = experiments
-        self._ledger = ledger
+        self._ledger = folder.ledger
+        self._desk = ContentDesk(folder.contents, clock)
         self._clock = clock
         self._reporting = asyncio.Lock()
         self._reports = 0  # that are made, or wait for their turn
@@ -211,6 +214,16 @@ class Acts:
         finally:
             self._reports -= 1
 
+    async def content(self, asked: Asked) -> ContentCount:
+        """How much of what callers said is kept. Refusal."""
+        tenant, before = (asked.query.get(name, "")[:128] for name in ("tenant", "before"))
+        return await asyncio.to_thread(self._desk.count, tenant, before)
+
+    async def erase(self, asked: Asked) -> Erased:
+        """Erase some of it for good. Refusal."""
+        why = asked.reason(asked.body.reason)
+        return await self._controller.journal.ask(lambda state: self._desk.erase(state, asked.who, why, asked.body))
+
     async def load(self, asked: Asked) -> Change:
         """Read a Model's artifacts again. Refusal."""
         return await self._controller.load(asked.path["model"], asked.who, asked.reason(asked.body.reason))
@@ -322,6 +335,14 @@ OPERATIONS = (
         "drift", "GET", "/drift", "viewer", "What of models has drifted, and what could not have been seen", Acts.drift, DriftLooks,
         query=(Query("model", "only this one", "string"), Query("back", "so many windows before the last whole one")),
     ),
+    Operation(
+        "content", "GET", "/content", "viewer", "How much Content is kept, by tenant, region and key", Acts.content, ContentCount,
+        query=(
+            Query("tenant", "only this tenant's", "string"),
+            Query("before", "only of requests that began before: 2026-01-31, or 30d for 30 days ago", "string"),
+        ),
+    ),
+    Operation("erase", "POST", "/content/erase", "operator", "Erase Content for good", Acts.erase, Erased, EraseAsked),
     Operation("held", "GET", "/held", "viewer", "Versions that are held", Acts.held, bodies.AllHeld),
     Operation(
         "rollouts", "GET", "/rollouts", "viewer", "Rollouts that are under way, each with the last look at it",

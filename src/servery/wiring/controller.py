@@ -61,7 +61,7 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         snapshot = read_snapshot(folder.snapshot)
         controller = Controller(folder, Path(settings.manifest), snapshot, fleet, Journal(folder, Clock()))
         rollouts, experiments = _rollouts(controller, folder), _experiments(controller, folder)
-        acts = Acts(controller, rollouts, experiments, folder.ledger, Clock())
+        acts = Acts(controller, rollouts, experiments, folder, Clock())
         admin = HttpServer(AdminFace(acts, by_socket, here=True), listen_at(folder.admin), 20.0, 1.0)
         strangers = Tally("strangers", "asked of the admin API and refused")
         by_key = ByKey(lambda: controller.snapshot.manifest.admin, Clock(), strangers)
