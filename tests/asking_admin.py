@@ -19,6 +19,14 @@ from server import Reply
 
 PREFIX = "/servery/admin/v1"
 KEYS = {name: f"sv_{name}-{'x' * 36}" for name in ("operator", "viewer", "expired", "tenant")}
+DESIGN = {
+    "why": "Two may be better than one.",
+    "route": "s",
+    "unit": {"header": "x-user"},
+    "arms": [{"name": "control", "share": 0.5}, {"name": "other", "share": 0.5, "models": {"only": "two"}}],
+    "primary": {"metric": "errors", "margin": 0.1},
+    "units": 1000,
+}
 SURE = {1: [0.9, 0.1], 2: [0.2, 0.8]}
 
 
@@ -40,10 +48,13 @@ def declared(number: int = 1, **admin: Any) -> dict[str, Any]:
         "guards": [{"metric": "errors", "margin": 0.1}],
     }
     model = {"runtime": "onnx", "artifact": "m", "versions": {"only": [number]}, "rollout": canary}
+    watched = {"runtime": "onnx", "artifact": "m/1/model.onnx", "drift": {"features": ["x.0"]}}
     opened = {"port": 0, "keys": keys("operator", "viewer", "expired"), **admin}
+    others = {name: {"runtime": "onnx", "artifact": f"m/{at}/model.onnx"} for at, name in enumerate(("one", "two"), 1)}
     return {
-        "models": {"m": model, "n": {"runtime": "onnx", "artifact": "m/1/model.onnx"}},
-        "routes": {"r": {"tiers": [{"name": "only", "model": "m"}]}},
+        "models": {"m": model, "n": watched, **others},
+        "routes": {name: {"tiers": [{"name": "only", "model": model}]} for name, model in (("r", "m"), ("s", "one"))},
+        "experiments": {"try": DESIGN},
         "tenants": {"acme": {"keys": [{"id": "k1", "sha256": digest("tenant")}], "content": {"keep_days": 30}}},
         "admin": opened if admin.get("keys", True) else None,
     }

@@ -94,6 +94,10 @@ def test_every_command_works_from_elsewhere_and_a_viewer_changes_nothing(server:
     assert '"only": [1]' in server.command("history", "1", key="viewer")
     assert '"only": [1]' in server.command("apply", "--revision", "1", "--yes", "--reason", "as it was")
     assert "no thresholds of any route" in server.command("route", "now", key="viewer", code=1)
+    assert "try" in server.command("experiment", "list", key="viewer")
+    assert "may only look" in server.command("experiment", "start", "try", "--reason", "no", key="viewer", code=1)
+    assert "not yet: " in server.command("drift", key="viewer")
+    assert "did you mean 'n'" in server.command("drift", "nn", key="viewer", code=2)
     assert "whole: " in server.command("audit", "verify", key="viewer")
     assert "model hours cost" in server.command("report", "--by", "model", key="viewer")
     changed = {(one["act"], one["who"]) for one in audited(server) if one["who"].startswith("key:")}
@@ -110,14 +114,13 @@ def test_each_answer_is_what_its_schema_says(server: Administered) -> None:
         "erase": {"tenant": "acme", "reason": "r"},
     }
     steps = {
-        "{change}": "mine",
-        "{number}": "1",
-        "rollouts/{model:path}": "rollouts/m",
-        "{model:path}": "n",
-        "{verb}": "pause",
-    }
+        "{change}": "mine", "{number}": "1", "rollouts/{model:path}/{verb}": "rollouts/m/pause", "{model:path}": "n",
+        "{experiment:path}/{verb}": "try/stop", "{experiment:path}": "try",
+    }  # fmt: skip
     server.write(2)
     begun = server.ask_admin(f"{PREFIX}/apply", body={"reason": "a rollout", "retry": "again", "change": "mine"})
+    assert begun.status == 200, begun.body
+    begun = server.ask_admin(f"{PREFIX}/experiments/try/start", body={"reason": "to look at it"})
     assert begun.status == 200, begun.body
     until(lambda: server.ask_admin(f"{PREFIX}/rollouts").json["rollouts"], said=server.written)
     assert server.infer("r", ROW, {"x-api-key": KEYS["tenant"]}).status == 200

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from servery.cli.plan import SERVER_HELP
 from servery.cli.plan_text import moment
-from servery.cli.reach import told
+from servery.cli.reach import Cut, Failed, Unreached, folder_of, reach
 from servery.control.alarms import looks_of
 from servery.control.apply import SnapshotError, read_snapshot
 from servery.host.clock import Clock
@@ -34,11 +34,7 @@ def drift(
 
     Exit 1 where something alarms.
     """
-    if server:
-        asked = urlencode({"model": model, "back": back})
-        looks = told(None, server, f"/drift?{asked}", DriftLooks).looks
-    else:
-        looks = _looks(DataFolder(data), model, back)
+    looks = _there(server, model, back) if server else _looks(DataFolder(data), model, back)
     if not looks:
         _stop("no model declares `drift`; write for instance `drift: {features: [age]}` below a model, and apply")
     if output == "json":
@@ -48,6 +44,14 @@ def drift(
             _show(one)
     if any(one.alarmed for one in looks):
         raise typer.Exit(1)
+
+
+def _there(server: str, model: str, back: int) -> tuple[DriftLook, ...]:
+    try:
+        asked = urlencode({"model": model, "back": back})
+        return reach(folder_of(None, None), server).get(f"/drift?{asked}", DriftLooks).looks
+    except (Unreached, Cut, Failed) as error:  # with 2: 1 says that something alarms
+        _stop(str(error))
 
 
 def _looks(folder: DataFolder, model: str, back: int) -> tuple[DriftLook, ...]:

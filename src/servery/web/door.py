@@ -67,6 +67,7 @@ class _Open:
             ca = Path(opening.client_ca) if opening.client_ca else None
             self._tls = server_side(Path(opening.cert), Path(opening.key), ca)
         listener = listen(opening.host, opening.port)
+        listener.set_inheritable(False)
         self.url = f"{'https' if opening.cert else 'http'}://{address_of(listener)}"
         self.server = HttpServer(app, listener, _RECEIVE_S, _ANSWER_S, _IDLE_S, self._tls, _Few)
 
