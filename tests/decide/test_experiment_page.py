@@ -20,7 +20,7 @@ DESIGN = Design(
 
 
 def looked(metric: str, at: int, units: int) -> Looked:
-    low, high = -1 / (at + 1), 1.5 / (at + 1)
+    low, high = (-1 / (at + 1), 1.5 / (at + 1)) if units else (-1.0, 1.0)
     return Looked(
         "<b>new",
         metric,

@@ -18,6 +18,7 @@ import openai
 import pytest
 
 import estimators
+from living import servery, until
 from servery.cli.child import Child, free_port
 from servery.cli.examples import ANSWERING
 from servery.host.clock import Clock
@@ -59,6 +60,7 @@ def test_every_example_is_tested_here() -> None:
         "fixed-with-fallback",
         "own-code",
         "assistant",
+        "experiment",
     }
 
 
@@ -135,6 +137,42 @@ def test_an_assistant_answers_its_tenants_within_their_budgets(folder: Path) -> 
             model="assistant", messages=[{"role": "user", "content": question["prompt"]}], stream=True
         )
         assert question["label"] in "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+
+def test_the_greeting_that_is_liked_better_is_to_be_shipped(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "experiment" / "servery.yaml", tmp_path)
+    manifest, data = tmp_path / "servery.yaml", tmp_path / ".servery"
+
+    def experiment(*words: str) -> str:
+        return servery("experiment", *words, "--data", data).stdout
+
+    with Child(["up", manifest], 0, Clock()) as child:
+        until(lambda: "running" in experiment("start", "warmer"))
+        line = http.client.HTTPConnection("127.0.0.1", child.port, timeout=10)
+
+        def told(fact: dict[str, object]) -> tuple[int, str]:
+            line.request("POST", "/servery/v1/feedback", json.dumps(fact))
+            reply = line.getresponse()
+            return reply.status, reply.read().decode()
+
+        fact: dict[str, object] = {"name": "liked", "experiment": "warmer"}
+        for user in range(260):
+            prompt = {"model": "greeting", "user": str(user), "messages": [{"role": "user", "content": "Hi"}]}
+            line.request("POST", "/v1/chat/completions", json.dumps(prompt))
+            reply = line.getresponse()
+            liked = b"Good to see you" in reply.read() or user % 3 == 0
+            fact |= {"record_id": reply.headers["servery-record-id"], "value": liked}
+            assert told(fact)[0] == 202
+        for wrong, said in (({"experiment": "colder"}, "there is 'warmer'"), ({"name": "like"}, "but at 'liked'")):
+            status, message = told({**fact, **wrong})
+            assert (status, said in message) == (400, True)
+        line.close()
+        until(
+            lambda: "feedback liked is better by" in experiment("report", "warmer"),
+            said=lambda: experiment("report", "warmer"),
+        )
+        assert "ship warm" in experiment("stop", "warmer")
+        assert '"models":{"only":"warm"}' in experiment("report", "warmer")
 
 
 def test_the_questions_are_the_same_each_time_and_what_is_right_is_right(tmp_path: Path) -> None:

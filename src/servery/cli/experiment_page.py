@@ -75,7 +75,7 @@ def _drawn(arm: str, metric: str, least: int, looks: Sequence[Look]) -> Iterator
         (look.at_ns, one)
         for look in looks
         for one in look.looks
-        if (one.arm, one.metric) == (arm, metric) and one.units >= least
+        if (one.arm, one.metric) == (arm, metric) and (one.units >= least or (one.low, one.high) != (-1, 1))
     ]
     yield f"<h2>{escape(arm)}: {escape(metric)}</h2>\n"
     if not points:

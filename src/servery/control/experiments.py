@@ -16,8 +16,9 @@ from servery.control.compare import Split, arrived_of, compare, conclusion, flaw
 from servery.control.frozen import models_of
 from servery.host.clock import Clock, Dice
 from servery.stats.asymptotic import UnitSums
+from servery.stats.windows import Bounds
 from servery.terms.change import Change, Snapshot
-from servery.terms.experiments import Conclusion, Design, Experiment, Look, Looked, Stage, experiment_id
+from servery.terms.experiments import Conclusion, Design, Experiment, Look, Looked, Metric, Stage, experiment_id
 from servery.terms.history import Intent
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.rollouts import Verdict
@@ -272,7 +273,11 @@ def compared(design: Design, evidence: Evidence, kept: Kept) -> tuple[Kept, tupl
 
     exact = msgspec.msgpack.decode(kept.exact, type=Exact) if kept.exact else Exact()
     exact = followed(design, exact, evidence.sums)
-    looks = compare(design, evidence.sums, lambda *of: bounds_of(exact, *of))
+
+    def exactly(metric: Metric, arm: str, risks: tuple[float, float]) -> Bounds | None:
+        return bounds_of(exact, metric, arm, risks)
+
+    looks = compare(design, evidence.sums, exactly)
     return Kept(split, msgspec.msgpack.encode(exact)), looks, flaw
 
 

@@ -10,6 +10,7 @@ from msgspec import Meta
 from servery.gateway.pipeline import Pipeline
 from servery.gateway.record import new_record_id
 from servery.identity.keys import SEAL_BYTES
+from servery.terms.manifest import Manifest
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Feedback, parse_record_id
 from servery.terms.request import Caller
@@ -24,6 +25,9 @@ class FeedbackBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     value: bool | int | float | Annotated[str, Meta(max_length=4096)]
     row: Annotated[int, Meta(ge=0, lt=2**31)] | None = None
+    experiment: Annotated[str, Meta(max_length=128)] = (
+        ""  # that it is meant for: one that doesn't look at it refuses it
+    )
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -31,6 +35,20 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(FeedbackBody).decode
+
+
+def _check_meant(manifest: Manifest, fact: FeedbackBody) -> None:
+    """Whether the Experiment that it is meant for looks at it. Refusal."""
+    design = manifest.experiments.get(fact.experiment)
+    if design is None:
+        known = ", ".join(f"'{name}'" for name in manifest.experiments) or "none"
+        message = f"no experiment is called '{fact.experiment}'; there is {known}"
+        raise Refusal(Reason.INVALID_REQUEST, message)
+    names = [one.name for one in (design.primary, *design.guardrails) if one.metric == "feedback"]
+    if fact.name not in names:
+        looked_at = ", ".join(f"'{name}'" for name in names) or "none"
+        message = f"the experiment '{fact.experiment}' doesn't look at feedback named '{fact.name}', but at {looked_at}"
+        raise Refusal(Reason.INVALID_REQUEST, message)
 
 
 def take_feedback(pipeline: Pipeline, caller: Caller, body: bytes) -> Accepted:
@@ -53,6 +71,8 @@ def take_feedback(pipeline: Pipeline, caller: Caller, body: bytes) -> Accepted:
         )
     if record_id[_SEAL] != caller.seal and record_id[_SEAL] in pipeline.table.keyring.seals:
         raise Refusal(Reason.NOT_FOUND, "this tenant has no such record")
+    if fact.experiment:
+        _check_meant(pipeline.table.manifest, fact)
     if not pipeline.lines.room:
         raise Refusal(Reason.RECORDS_FULL, "there is no room for feedback now; send it again later", retry_after_s=5.0)
     now = pipeline.clock.wall_ns()

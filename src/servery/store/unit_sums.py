@@ -146,7 +146,11 @@ def sums_of(connection: Connection, experiment: str, metric: Metric, until_ns: i
     total += [func.total(named[one] * named[other]) for one, other in ("xx", "yy", "zz", "xy", "xz", "yz")]
     query = select(of.c.arm, func.count(), *total).select_from(both)
     compared = query.where(of.c.arm != BEFORE, of.c.first_ns <= until_ns).group_by(of.c.arm)
-    return {row[0]: UnitSums(*row[1:]) for row in map(tuple, connection.execute(compared))}
+    found: dict[str, UnitSums] = {}
+    for row in connection.execute(compared):
+        arm, *numbers = tuple(row)
+        found[arm] = UnitSums(*numbers)
+    return found
 
 
 def _each(experiment: str, metric: Metric) -> Subquery:
