@@ -12,6 +12,7 @@ import pytest
 from lines import attempt, feedback, record
 from servery.learning.examples import Unusable
 from servery.learning.recorded import Fact, Found, Wanted, find_facts, usd_per_million, with_prompts
+from servery.terms.experiments import experiment_id
 from servery.terms.record import Assigned, Candidate, Choice, Feedback, Outcome, Record
 
 WANTED = Wanted("chat", "cheap", "dear", "good")
@@ -63,9 +64,18 @@ def test_what_the_old_version_answers_in_a_rollout_counts() -> None:
     assert len(found((tried("incumbent"), True), (tried("control"), False)).facts) == 2
 
 
+def compared(arm: str) -> Record:
+    return msgspec.structs.replace(told(), arms=(Assigned(experiment_id("1"), arm, 0.5, "u"),))
+
+
+def test_those_without_a_unit_in_an_experiment_count() -> None:
+    assert len(found((compared("excluded"), True), (compared("before"), False)).facts) == 2
+
+
 LEFT_OUT = [
     (told(outcome=Outcome.FAILED), True, "had no answer"),
     (record(route="chat"), True, "had no answer"),
+    (compared("new"), True, "were in an arm of an experiment"),
     (record(attempt("cheap"), route="chat"), True, "could not have begun at both tiers"),
     (told(candidates=(Candidate("cheap"), Candidate("dear", "context"))), True, "could not have begun at both tiers"),
     (told(candidates=(Candidate("cheap"), Candidate("mid"))), True, "could not have begun at both tiers"),

@@ -20,6 +20,7 @@ from servery.learning.judged import Floats, Judged
 from servery.learning.lines import RIGHT
 from servery.learning.prompts import LEAST, Answered
 from servery.routing.assignment import Arm
+from servery.terms.experiments import BEFORE, EXCLUDED, is_experiment
 from servery.terms.record import Feedback, Outcome, Record
 
 EXPLORE = "`policy: {explore: 0.1}` of the route has a tenth of the first tiers drawn"
@@ -72,6 +73,7 @@ class Found(msgspec.Struct, frozen=True):
 UNANSWERED = "had no answer"
 UNFIT = "could not have begun at both tiers"
 TRIED = "were given the new version in a rollout"
+COMPARED = "were in an arm of an experiment"
 UNJUDGED = "have no such Feedback"
 UNCLEAR = "have Feedback that says neither right nor wrong"
 CERTAIN = "began where the policy always begins (propensity 1)"
@@ -108,6 +110,8 @@ def _fact(record: Record, said: dict[bytes, bool | float | str], wanted: Wanted)
         return UNFIT
     if was_tried(record):
         return TRIED
+    if any(is_experiment(one.rollout) and one.arm not in (BEFORE, EXCLUDED) for one in record.arms):
+        return COMPARED  # whose tiers may be others: only the experiment knows which arm is the route as it is
     if record.id not in said:
         return UNJUDGED
     right = _right(said[record.id], wanted.right_from)
@@ -170,7 +174,7 @@ def _check_found(found: Found, wanted: Wanted) -> None:
         raise Unusable(
             f"there are no Records of the route {wanted.route!r}; `servery report` names those that there are"
         )
-    for why in (UNANSWERED, UNFIT, TRIED, UNJUDGED, UNCLEAR, CERTAIN):
+    for why in (UNANSWERED, UNFIT, TRIED, COMPARED, UNJUDGED, UNCLEAR, CERTAIN):
         before, left = left, left - found.left_out[why]
         if not left:
             raise Unusable(_nothing_left(why, before, found, wanted))
