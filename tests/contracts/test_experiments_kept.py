@@ -87,7 +87,9 @@ def test_what_harms_ends_by_itself_and_what_is_better_waits_for_a_person(tmp_pat
         world.units, world.errors = 3000, (0.2, 0.1)
         await world.go(10)
         assert (await world.of()).stage is Stage.RUNNING
+        world.units, world.errors = 4000, (0.2, 0.05)
         assert (await world.service.act("try", "stop", "ann", "good")).arm == "new"
+        assert (await world.service.report("try"))[1][-1].looks[0].units == 8000
         assert (await world.of()).conclusion is Conclusion.SHIP
         assert world.serving.settled.experiments == {}
         await world.service.act("try", "start", "ann", "once more")

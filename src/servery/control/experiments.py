@@ -27,7 +27,7 @@ log = logging.getLogger("servery.controller")
 
 _LOOK_S = 1.0
 _LOOKS = 300  # one that has run for long is looked at so often in the time that it has run
-_COSTS = 20  # times what a look took: so long is waited for the next one
+_COSTS = 10  # times what a look took: so long is waited for the next one
 NS = 10**9
 VERBS = ("start", "stop")
 replace = msgspec.structs.replace
@@ -144,10 +144,12 @@ class Experiments:
                 raise Refusal(
                     Reason.NOT_FOUND, f"no experiment '{name[:128]}' runs: `servery experiment list` shows all"
                 )
-            ended = self._ended(followed, who, f"stopped by {who}: {why}" if why else f"stopped by {who}")
-            await self._keep(followed, ended)
+            await self._look(followed, self._clock.wall_ns())
+            if followed.experiment.stage is not Stage.CONCLUDED:  # that look may have ended it
+                said = f"stopped by {who}: {why}" if why else f"stopped by {who}"
+                await self._keep(followed, self._ended(followed, who, said))
             await self._serve(who)
-            return ended
+            return followed.experiment
 
     async def turn(self) -> None:
         """One look at everything, and what follows from it."""
@@ -240,6 +242,7 @@ class Experiments:
         await asyncio.to_thread(self._book.keep, changed, self._clock.wall_ns(), followed.look.looks)
         assert changed.conclusion is not None
         log.info("the experiment %s is concluded: %s; %s", changed.name, changed.conclusion.value, changed.why)
+        followed.experiment = changed
         self._over.add(changed.id)
         del self._followed[changed.name]
 
