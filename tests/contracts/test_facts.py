@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from lines import attempt, feedback, record
+from servery.store.database import engine_of, upgrade
 from servery.store.ledger import Cursor, Ledger
 from servery.terms.folds import Told
 from servery.terms.record import AnyLine, Assigned, Feedback, Record, same
@@ -114,3 +115,17 @@ def test_however_it_comes_it_is_what_the_last_facts_say(ledger: Ledger) -> None:
     found = told(ledger, "label")
     assert (found.n, found.total, found.squares) == (60, sum(values), sum(value * value for value in values))
     assert (found.judged, found.right) == (60, right)
+
+
+def test_what_an_older_ledger_was_told_is_kept(tmp_path: Path) -> None:
+    """It didn't say how late it came."""
+    path = tmp_path / "older.db"
+    engine = engine_of(path, writes=True)
+    with engine.begin() as connection:
+        upgrade(connection, "versions", "0002")
+        row = f"(60, '{ARM}', 'label', 3, 2.0, 2.0, 0.0, 1.0, 3, 2, 7)"
+        connection.exec_driver_sql(f"INSERT INTO feedback_windows VALUES {row}")
+    engine.dispose()
+    ledger = Ledger(path, create=True)
+    assert ledger.told((ARM,)) == [((60, ARM, "label", 0), Told(3, 2.0, 2.0, 0.0, 1.0, 3, 2), 7)]
+    ledger.close()
