@@ -84,9 +84,10 @@ This page is written by `docs/generate.py` from `src/servery/terms/reasons.py` a
 ADMIN_HEAD = """\
 # The admin API
 
-All that `servery plan`, `apply`, `history`, `audit`, `rollout`, `model`, `status`, `report`, `drift`, `route now`, `content count` and `content erase` do, over HTTP. It is there twice: as a
-socket in the data folder, which only this machine's user can open (the commands use it), and over TCP where the manifest declares `admin`.
-Without that part nobody reaches it over a network. What [Content](contents.md) says is never shown over it.
+All that `servery plan`, `apply`, `history`, `audit`, `rollout`, `experiment`, `model`, `status`, `report`, `drift`, `route now`, `content count` and
+`content erase` do, over HTTP. It is there twice: as a socket in the data folder, which only this machine's user can open (the commands use
+it), and over TCP where the manifest declares `admin`. Without that part nobody reaches it over a network. What [Content](contents.md)
+says is never shown over it, and what works on files of yours (`check`, `router`, `verifier`, `policy replay`) is no part of it.
 
 ## Open it
 
