@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from lines import attempt, feedback, record
-from servery.learning.replay import OTHER_ARM, Another, Measure, Replayed, replay
+from servery.learning.recorded import COMPARED
+from servery.learning.replay import Another, Measure, Replayed, replay
 from servery.learning.ways import otherwise, unlike
 from servery.routing.next import Kind, Plan, Step
 from servery.terms.manifest import Manifest
@@ -146,7 +147,11 @@ def test_what_is_not_weighed_is_said() -> None:
 
 
 def test_arms_of_experiments_are_other_policies_but_for_the_control() -> None:
-    plain, other = (msgspec.structs.replace(told(), arms=(Assigned("x1", arm, 0.5, "u"),)) for arm in ("old", "new"))
-    seen = found(msgspec.structs.replace(FIXED, controls=frozenset({("x1", "old")})), plain, other, told("dear"))
-    assert (seen.usable, seen.left_out) == (2, {OTHER_ARM: 1})
+    plain, other, earlier = (
+        msgspec.structs.replace(told(), arms=(Assigned("x0123456789ab", arm, 0.5, "u"),))
+        for arm in ("old", "new", "before")
+    )
+    controlled = msgspec.structs.replace(FIXED, controls=frozenset({("x0123456789ab", "old")}))
+    seen = found(controlled, plain, other, earlier, told("dear"))
+    assert (seen.usable, seen.left_out) == (3, {COMPARED: 1})
     assert found(FIXED, plain, told("dear")).usable == 1

@@ -8,7 +8,7 @@ A Record tells how one of the ways ends, never both, also where a cascade asked 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -110,8 +110,8 @@ def _fact(record: Record, said: dict[bytes, bool | float | str], wanted: Wanted)
         return UNFIT
     if was_tried(record):
         return TRIED
-    if any(is_experiment(one.rollout) and one.arm not in (BEFORE, EXCLUDED) for one in record.arms):
-        return COMPARED  # whose tiers may be others: only the experiment knows which arm is the route as it is
+    if was_compared(record):
+        return COMPARED
     if record.id not in said:
         return UNJUDGED
     right = _right(said[record.id], wanted.right_from)
@@ -129,6 +129,16 @@ def was_tried(record: Record) -> bool:
     another kept, and no propensity would be true any more.
     """
     return any(one.arm == Arm.CANDIDATE.word for one in record.arms)
+
+
+def was_compared(record: Record, controls: Collection[tuple[str, str]] = ()) -> bool:
+    """Whether it was in an arm of an Experiment: its tiers may be others. Only the Experiment knows which arms (by its id and their
+    names) are the Route as it is: `controls`.
+    """
+    return any(
+        is_experiment(one.rollout) and one.arm not in (BEFORE, EXCLUDED) and (one.rollout, one.arm) not in controls
+        for one in record.arms
+    )
 
 
 def _right(value: bool | float | str, right_from: float) -> float | None:

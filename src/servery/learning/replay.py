@@ -17,16 +17,14 @@ import numpy as np
 
 from servery.learning.judged import Floats
 from servery.learning.lines import RIGHT
-from servery.learning.recorded import TRIED, Chunk, was_tried
+from servery.learning.recorded import COMPARED, TRIED, Chunk, was_compared, was_tried
 from servery.routing.next import Facts, Plan, chances
 from servery.stats.offpolicy import Logged, Valued, evaluate, refusal
 from servery.terms.record import Choice, Outcome, Record
-from servery.terms.rollouts import Arm
 
 _FOLDS = 5
 _LEAST = 20  # Records of a tier before anything but their mean is foretold
 _RIDGE = 1e-3
-_PLAIN = (Arm.INCUMBENT.word, Arm.EXCLUDED.word)
 
 
 class Measure(enum.Enum):
@@ -85,7 +83,6 @@ MOVED = "began at a model that the tier doesn't have now"
 UNSCORED = "have no score by this policy, and no Content to compute it from"
 UNJUDGED = "have no such Feedback"
 UNCLEAR = "have Feedback that is no number, true or false"
-OTHER_ARM = "were given an arm of an experiment, in which the policy was another one"
 LOST = "can be asked of no tier by the other policy"
 
 
@@ -128,8 +125,8 @@ def _seen(record: Record, another: Another, measure: Measure, said: Mapping[byte
         return UNCHOSEN
     if was_tried(record):
         return TRIED
-    if any(one.arm not in _PLAIN and (one.rollout, one.arm) not in another.controls for one in record.arms):
-        return OTHER_ARM
+    if was_compared(record, another.controls):
+        return COMPARED
     if any(candidate.unfit == "limit" for candidate in choice.candidates):
         return LIMITED
     if another.before.get(first.tier, first.model) != first.model:
