@@ -50,7 +50,8 @@ def test_an_arm_that_always_fails_is_worse_after_a_few_requests() -> None:
 def test_higher_scores_are_better_and_within_the_margin_a_guardrail_passes() -> None:
     draws = np.random.default_rng(2)
     old, new, odd = (
-        draws.choice(5, 4000, p=p) + 1.0 for p in ([0.2] * 5, [0.1, 0.1, 0.2, 0.3, 0.3], [0.5, 0.2, 0.1, 0.1, 0.1])
+        (draws.choice(5, 4000, p=p) + 1.0).tolist()
+        for p in ([0.2] * 5, [0.1, 0.1, 0.2, 0.3, 0.3], [0.5, 0.2, 0.1, 0.1, 0.1])
     )
     _, found = look(DESIGN, [evidence(([0] * 4000,) * 3, (old, new, odd))])
     assert found["new", "feedback score"].verdict is Verdict.BETTER
