@@ -20,6 +20,7 @@ from servery.host.clock import Clock
 from servery.identity.admins import AdminKeys
 from servery.terms.admin import Admin, AdminKey
 from servery.terms.reasons import Reason, Refusal
+from servery.web.admin import _refused
 from servery.web.gate import MOST_FAILED, ByKey, Failures, misled
 from servery.web.openapi import describe
 from servery.web.operations import OPERATIONS
@@ -195,3 +196,8 @@ def test_the_description_is_openapi_and_names_every_operation() -> None:
         one["operationId"]: one["x-servery-role"] for path in document["paths"].values() for one in path.values()
     }
     assert described == {one.name: one.role for one in OPERATIONS} | {"openapi": "viewer"}
+
+
+@pytest.mark.parametrize(("wait_s", "told"), [(0.001, "1"), (0.4, "1"), (1.2, "2"), (None, "1")])
+def test_whoever_has_to_wait_is_never_told_to_wait_none(wait_s: float | None, told: str) -> None:
+    assert _refused(Refusal(Reason.RATE_LIMITED, "wait", wait_s)).headers["retry-after"] == told

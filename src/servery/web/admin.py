@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Container
 from typing import Any, NoReturn
 
@@ -103,7 +104,7 @@ def _refused(refusal: Refusal) -> Response:
     status = HTTP_STATUS[refusal.reason]
     response = _failed(Failure(refusal.message, refusal.reason.word), status)
     if status in RETRY_AFTER_S:
-        response.headers["retry-after"] = f"{refusal.retry_after_s or RETRY_AFTER_S[status]:.0f}"
+        response.headers["retry-after"] = str(math.ceil(refusal.retry_after_s or RETRY_AFTER_S[status]))
     if status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -98,7 +99,9 @@ class ByKey:
         self._tally.count(kind)
         wait_s = self._failures.take(scope["client"][0] if scope["client"] else "", self._clock.steady_ns())
         if wait_s:
-            message = f"{MOST_FAILED} attempts from your address in a minute had no valid key: wait {wait_s:.0f} s"
+            message = (
+                f"{MOST_FAILED} attempts from your address in a minute had no valid key: wait {math.ceil(wait_s)} s"
+            )
             raise Refusal(Reason.RATE_LIMITED, message, wait_s)
         raise Refusal(Reason.UNAUTHENTICATED, message)
 
