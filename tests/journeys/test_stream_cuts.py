@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import pytest
-from test_stream_faults import APIS, OTHER, PAIRS, SAYS, TOLD, outcome, stream_of
+from test_stream_faults import TOLD, outcome
 
 from fake_vendor import FakeVendor
 from odd_vendor import Answer, Asked, OddVendor
 from server import Server
+from vendor_faults import APIS, OTHER, PAIRS, SAYS, stream_of
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -130,7 +130,7 @@ def declared() -> Manifest:
         for name in ("fast", "dear", "free")
     }
     tenants = {name: Tenant((key(name, "k1"), key(name, "k2")), limits=limits(name)) for name in ("rated", "paying")}
-    return Manifest(1, models, routes, tenants)
+    return Manifest(1, models, routes, tenants=tenants)
 
 
 class World:
