@@ -194,6 +194,19 @@ def test_importing_anything_has_no_effect(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# What every start waits for. numpy would double it: whoever needs it there imports it when it is asked for.
+_LIGHT = (
+    "control.loop", "control.rollouts", "control.gates", "control.experiments", "control.gathered", "control.observe",
+    "control.alarms", "web.operations", "web.door", "store.shipper", "store.carrier", "cli.plan", "cli.apply", "cli.manifest",
+)  # fmt: skip
+
+
+def test_the_controller_the_shipper_and_commands_start_without_numpy() -> None:
+    code = f"import sys, {', '.join(f'servery.{name}' for name in _LIGHT)}; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=50)
+    assert done.stdout == "False\n"
+
+
 def texts() -> Iterator[tuple[str, str]]:
     for file in tracked():
         try:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.request import Array, Call, Called
 from servery.terms.rollouts import Check
 from servery.terms.tensors import Signature, TensorSpec
-from servery.wire.near import near
-from servery.wire.tensors import from_json
+
+if TYPE_CHECKING:
+    from servery.terms.request import Array, Call, Called
 
 _MOST_DEEP = 16
 _TOLD = 200  # characters of a value
@@ -38,6 +38,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
     def call(self, fetch: tuple[str, ...], deadline_ns: int) -> Call:
         """The call, by its deadline (steady)."""
+        from servery.terms.request import Call  # noqa: PLC0415 numpy: only where there are checks
+
         return Call(fetch, self.feeds, self.rows, deadline_ns)
 
 
@@ -72,10 +74,14 @@ def problem(check: Prepared, called: Called) -> str:
 
 def alike(one: Array, other: Array, within: float) -> bool:
     """Whether two outputs say the same: the same shape, texts equal, numbers no further apart than `within`."""
+    from servery.wire.near import near  # noqa: PLC0415 numpy
+
     return one.shape == other.shape and bool(near(one, other, within).all())
 
 
 def _array(name: str, value: Any, spec: TensorSpec | None, where: str) -> Array:
+    from servery.wire.tensors import from_json  # noqa: PLC0415 numpy
+
     if spec is None:
         raise Unfit(where, f"the model has no {where.removesuffix('s')} {name!r}")
     shape = _shape(value)

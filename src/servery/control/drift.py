@@ -13,7 +13,6 @@ import msgspec
 
 from servery.control.places import Places, at, did_you_mean
 from servery.stats.bins import bin_of, bucket_of
-from servery.stats.drift import alarms, aligned, compare
 from servery.terms.change import Problem
 from servery.terms.drift import Alarm, DriftLook, DriftPolicy, Judged, Shift
 from servery.terms.manifest import Model
@@ -144,6 +143,8 @@ def _judged(fact: Judged) -> tuple[bool, int]:
 
 
 def _shifts(reference: _Counts, window: _Counts, policy: DriftPolicy) -> tuple[Shift, ...]:
+    from servery.stats.drift import alarms, aligned, compare  # noqa: PLC0415 numpy: only where something is watched
+
     places = sorted(window.keys() | {place for place in reference if place[:2] in {one[:2] for one in window}})
     looked = [place for place in places if _enough(reference, window, place)]
     risk = 1 / policy.windows_between

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from servery.control.checks import Prepared, Unfit, fetched, prepared, problem
 from servery.host.clock import Clock
 from servery.terms.change import Candidate, Version
 from servery.terms.manifest import Model
 from servery.terms.placement import replicas_of
-from servery.terms.request import Call, Called
 from servery.terms.rollouts import Check, Looked, Rollout, Verdict
+
+if TYPE_CHECKING:
+    from servery.terms.request import Call, Called
 
 log = logging.getLogger("servery.controller")
 

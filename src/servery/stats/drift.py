@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from servery.stats.alpha import benjamini_hochberg
 from servery.stats.bets import Floats
 
 _POWER = 0.8
@@ -77,6 +76,26 @@ def alarms(p_values: Sequence[float], windows_between: float) -> NDArray[np.bool
     did, at most that part of the alarms is expected to be false.
     """
     return benjamini_hochberg(p_values) <= 1 / windows_between
+
+
+def benjamini_hochberg(p_values: Sequence[float], *, any_dependence: bool = False) -> Floats:
+    """Adjusted p-values: of those at or below q a part of at most q is expected to be false findings.
+
+    Benjamini and Hochberg (1995) for tests that are independent or go together; with `any_dependence` the greater ones of
+    Benjamini and Yekutieli (2001), which hold always.
+    """
+    given = np.asarray(p_values, np.float64)
+    order = np.argsort(given, kind="stable")
+    ranks = np.arange(1, len(given) + 1)
+    factor = float((1 / ranks).sum()) if any_dependence else 1.0
+    stepped = np.minimum.accumulate((given[order] * factor * len(given) / ranks)[::-1])[::-1]
+    return _back(np.minimum(stepped, 1.0), order)
+
+
+def _back(ordered: Floats, order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Floats:
+    adjusted = np.empty(len(ordered))
+    adjusted[order] = ordered
+    return adjusted
 
 
 def chi_square_p(value: float, freedom: int) -> float:

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from servery.stats.alpha import p_value
-
 # Observations that the priors are worth: the first finds an arm that gets nothing, the second a small mismatch.
 _WORTH = (100.0, 10_000.0)
 _PROOF = 1e9  # where an arm got something that was to get nothing; finite, so that JSON can hold it
@@ -77,3 +75,8 @@ def _factor(prior: tuple[float, ...], shares: Sequence[float], counts: Sequence[
         if count:
             log += math.lgamma(a + count) - math.lgamma(a) - count * math.log(share)
     return log
+
+
+def p_value(log_evidence: float) -> float:
+    """Valid at every look, if it is the greatest evidence so far."""
+    return min(1.0, math.exp(-log_evidence)) if log_evidence > 0 else 1.0

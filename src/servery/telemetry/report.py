@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
-import numpy as np
 
 from servery.stats.intervals import Interval, wilson
 from servery.stats.quantiles import rank
@@ -164,6 +163,8 @@ def _sum(parts: Iterable[Sums]) -> Sums:
 
 def _quantiles(sums: Sums) -> tuple[float | None, ...]:
     """p50, p95 and p99 in ms."""
+    import numpy as np  # noqa: PLC0415 the controller knows reports, and rarely makes one
+
     ordered = np.sort(np.frombuffer(sums.durations_ns, np.int64)) if sums.durations_ns else np.empty(0, np.int64)
     places = (rank(len(ordered), percent) for percent in PERCENTILES)
     return tuple(None if place is None else int(ordered[place]) / 1e6 for place in places)
