@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import artifacts
 import living
 from living import Living, servery, until
@@ -173,5 +171,5 @@ def test_apply_says_where_nobody_listens(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"no Servery answers for the data folder {tmp_path / '.servery'}" in done.stderr
     with begin(tmp_path) as server:
-        assert psutil.Process(server.child("controller").pid).is_running()
+        until(server.controlled, said=server.written)
         assert (server.data / "run" / "admin.sock").stat().st_mode & 0o777 == 0o600

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 PREFIX = "/servery/admin/v1"
 # Loading may take minutes; the controller gives up by itself before this.
 _LIMIT_S = 1300.0
+# A controller that starts, or that starts again, is there by then.
+_STARTS_S = 15.0
+_AGAIN_S = 0.1
 _CERTIFICATE = "name the file of yours and its key in SERVERY_CLIENT_CERT"
 
 Value = TypeVar("Value")
@@ -103,7 +107,7 @@ class Reach:
         raise Failed(reply.status, failure.error + advice, failure.problems)
 
     def _connection(self) -> http.client.HTTPConnection:
-        return _Local(self._folder.admin) if self._connect is None else self._connect()
+        return _Local(self._folder) if self._connect is None else self._connect()
 
     def _nobody(self, error: OSError) -> str:
         if not self.here:
@@ -123,14 +127,22 @@ def _advice(error: OSError) -> str:
 
 
 class _Local(http.client.HTTPConnection):
-    """A connection to the socket at `path`."""
+    """A connection to the socket in a data folder. Where a Servery runs, its controller may still start: it is waited for."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: DataFolder) -> None:
         super().__init__("localhost", timeout=_LIMIT_S)
-        self._path = path
+        self._folder = folder
 
     def connect(self) -> None:
-        self.sock: socket.socket = connect_to(self._path)
+        until = time.monotonic() + _STARTS_S
+        while True:
+            try:
+                self.sock: socket.socket = connect_to(self._folder.admin)
+                break
+            except OSError:
+                if not self._folder.taken() or time.monotonic() > until:
+                    raise
+            time.sleep(_AGAIN_S)
         self.sock.settimeout(_LIMIT_S)
 
 

@@ -138,6 +138,14 @@ class DataFolder:
         os.write(handle, f"{os.getpid()}\n".encode())
         return handle
 
+    def taken(self) -> bool:
+        """Whether the process that took the folder last still runs."""
+        try:
+            owner = (self.path / "servery.lock").read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return False
+        return owner.isdigit() and Path(f"/proc/{owner}").exists()
+
     @property
     def content_key(self) -> Path:
         """The keys of Content, where the manifest names no other place for them."""
