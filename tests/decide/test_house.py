@@ -197,7 +197,7 @@ def test_importing_anything_has_no_effect(tmp_path: Path) -> None:
 # What every start waits for. numpy would double it: whoever needs it there imports it when it is asked for.
 _LIGHT = (
     "control.loop", "control.rollouts", "control.gates", "control.experiments", "control.gathered", "control.observe",
-    "control.alarms", "web.operations", "web.door", "store.shipper", "store.carrier", "cli.plan", "cli.apply", "cli.manifest",
+    "control.alarms", "web.operations", "web.door", "web.gate", "store.shipper", "store.carrier", "cli.plan", "cli.apply", "cli.manifest",
 )  # fmt: skip
 
 

@@ -132,6 +132,7 @@ def test_a_worker_that_starts_again_takes_what_is_in_effect(tmp_path: Path) -> N
 
 
 def admin(server: Living, path: str, method: str = "POST") -> tuple[int, Any]:
+    until(server.controlled, said=server.written)
     with contextlib.closing(connect_to(server.data / "run" / "admin.sock")) as line:
         line.settimeout(20)
         line.sendall(f"{method} /servery/admin/v1/{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-from numpy.typing import NDArray
 
 from servery.terms.text import Tokens
 
-Array: TypeAlias = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"  # who only knows Callers needs no numpy
 Scalar: TypeAlias = bool | int | float | str
 Parameters: TypeAlias = tuple[tuple[str, Scalar], ...]  # by name
 
