@@ -41,7 +41,9 @@ def write_prompts(path: Path, count: int, seed: int) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("router")
     data = write_prompts(folder / "prompts.csv", 400, 1)
-    done = servery("router", "train", "--data", data, "--out", folder / "r.npz", "--folds", 2, "--share", 0.4)
+    done = servery(
+        "router", "train", "--data", data, "--out", folder / "r.npz", "--folds", 2, "--share", 0.4, limit_s=100
+    )
     assert done.returncode == 0, done.stderr
     assert "this router, on prompts that it had not seen" in done.stdout
     assert "40.0 % of these prompts go to the strong model" in done.stdout
@@ -89,14 +91,14 @@ def test_gains_are_right_on_the_mean(trained: Path, tmp_path: Path) -> None:
 def test_evaluate_says_what_it_is_worth(trained: Path, tmp_path: Path) -> None:
     data = write_prompts(tmp_path / "new.csv", 300, 2)
     plot = tmp_path / "curve.svg"
-    done = servery("router", "evaluate", trained, "--data", data, "--plot", plot)
+    done = servery("router", "evaluate", trained, "--data", data, "--plot", plot, limit_s=100)
     assert done.returncode == 0, done.stderr
     lines = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines()}
     assert float(lines["this router"][2]) > 0.75
     assert float(lines["chance"][1]) == 0.5
     assert "the best single model is the strong one" in done.stdout
     assert plot.read_text().startswith("<?xml")
-    assert servery("router", "evaluate", trained, "--data", data).stdout == done.stdout
+    assert servery("router", "evaluate", trained, "--data", data, limit_s=100).stdout == done.stdout
 
 
 @pytest.mark.timeout(120)
@@ -215,7 +217,7 @@ def test_files_that_are_no_csv(tmp_path: Path) -> None:
 )
 def test_wishes_that_make_no_sense(tmp_path: Path, arguments: tuple[object, ...], said: str) -> None:
     data = write_prompts(tmp_path / "p.csv", 60, 1)
-    done = servery("router", "train", "--data", data, "--out", tmp_path / "r.npz", *arguments)
+    done = servery("router", "train", "--data", data, "--out", tmp_path / "r.npz", *arguments, limit_s=100)
     assert done.returncode == 2
     assert said in " ".join(done.stderr.replace("│", " ").split())
 
@@ -224,20 +226,22 @@ def test_too_little_to_learn_from_is_said(tmp_path: Path) -> None:
     data = write_prompts(tmp_path / "p.csv", 200, 1)
     lines = [line.rsplit(",", 1)[0] for line in data.read_text().splitlines()]
     data.write_text("\n".join([lines[0] + ",subject", *(f"{line},s{at % 2}" for at, line in enumerate(lines[1:]))]))
-    done = servery("router", "train", "--data", data, "--out", tmp_path / "r.npz", "--group", "subject", "--folds", 2)
+    done = servery(
+        "router", "train", "--data", data, "--out", tmp_path / "r.npz", "--group", "subject", "--folds", 2, limit_s=100
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("servery router train: too few groups")
     data.write_text(HEAD + "".join(f"p{at},{int(at != 7)},{int(at < 70)}\n" for at in range(70)))
-    done = servery("router", "train", "--data", data, "--out", tmp_path / "r.npz")
+    done = servery("router", "train", "--data", data, "--out", tmp_path / "r.npz", limit_s=100)
     assert (done.returncode, done.stdout) == (1, "")
     assert "the strong model answers all prompts alike" in done.stderr
     data.write_text(HEAD + "".join(f"p{at},{int(at > 1)},{int(at != 7)}\n" for at in range(70)))
-    done = servery("router", "train", "--data", data, "--out", tmp_path / "r.npz")
+    done = servery("router", "train", "--data", data, "--out", tmp_path / "r.npz", limit_s=100)
     assert (done.returncode, done.stdout) == (1, "")
     assert "all answers are right, or all wrong" in done.stderr
     assert not (tmp_path / "r.npz").exists()
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    done = servery("router", "evaluate", tmp_path / "none.npz", "--data", tmp_path / "none.csv")
+    done = servery("router", "evaluate", tmp_path / "none.npz", "--data", tmp_path / "none.csv", limit_s=100)
     assert (done.returncode, done.stderr) == (1, f"Error: {tmp_path}/none.npz: No such file or directory\n")

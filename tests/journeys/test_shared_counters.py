@@ -110,7 +110,7 @@ def test_without_it_what_has_limits_is_refused_where_that_is_declared(
     with Server(tmp_path / "a", manifest) as server:
         assert ask(server, "paid").status == 200
         redis.kill()
-        until(lambda: ask(server, "paid").status == 503 and ask(server, "paid").status == 503)
+        until(lambda: {ask(server, "paid").status for _ in range(10)} == {503})  # each worker finds it out by itself
         reply = ask(server, "canned")
         assert (reply.status, reply.json["error"]["code"]) == (503, "no_counter")
         assert reply.headers["retry-after"] == "1"

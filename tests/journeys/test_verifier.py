@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verifier")
     data, plot = write_answers(folder / "answers.csv", 300, 1), folder / "curve.svg"
     options = ("--out", folder / "v.npz", "--folds", 2, "--strong", "strong", "--plot", plot)
-    done = servery("verifier", "train", "--data", data, *options)
+    done = servery("verifier", "train", "--data", data, *options, limit_s=100)
     assert done.returncode == 0, done.stderr
     lines = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines()}
     assert float(lines["this verifier"][2]) > 0.8
@@ -83,7 +83,7 @@ def test_evaluate_says_what_it_is_worth(trained: Path, tmp_path: Path) -> None:
 def test_evaluate_beside_a_router(trained: Path, tmp_path: Path) -> None:
     data = write_answers(tmp_path / "new.csv", 200, 3)
     columns = ("--data", data, "--cheap", "right", "--strong", "strong", "--folds", 2)
-    done = servery("router", "train", *columns, "--out", tmp_path / "r.npz")
+    done = servery("router", "train", *columns, "--out", tmp_path / "r.npz", limit_s=100)
     assert done.returncode == 0, done.stderr
     wanted = (
         "--data",
@@ -110,7 +110,7 @@ def test_groups_and_what_is_wanted_without_another_models_answers(tmp_path: Path
     data = write_answers(tmp_path / "answers.csv", 200, 4)
     for wanted, said in ((("--accept", 0.75), "of which 7"), (("--share", 0.4), "40.0 % go on.")):
         options = ("--out", tmp_path / "v.npz", "--folds", 2, "--group", "shop", *wanted)
-        done = servery("verifier", "train", "--data", data, *options)
+        done = servery("verifier", "train", "--data", data, *options, limit_s=100)
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
 
@@ -241,17 +241,17 @@ def test_what_is_said_of_answers_that_teach_nothing(tmp_path: Path, lines: str, 
 )
 def test_wishes_that_make_no_sense(tmp_path: Path, arguments: tuple[object, ...], said: str) -> None:
     data = write_answers(tmp_path / "a.csv", 60, 1)
-    done = servery("verifier", "train", "--data", data, "--out", tmp_path / "v.npz", *arguments)
+    done = servery("verifier", "train", "--data", data, "--out", tmp_path / "v.npz", *arguments, limit_s=100)
     assert done.returncode == 2
     assert said in " ".join(done.stderr.replace("│", " ").split())
 
 
 def test_what_cant_be_promised_is_not_written(tmp_path: Path) -> None:
     data = write_answers(tmp_path / "a.csv", 100, 1)
-    done = servery("verifier", "train", "--data", data, "--out", tmp_path / "none" / "v.npz")
+    done = servery("verifier", "train", "--data", data, "--out", tmp_path / "none" / "v.npz", limit_s=100)
     assert (done.returncode, "doesn't exist" in done.stderr) == (1, True)
     data.write_text(HEAD + "".join(f"p{at},a,{at % 2}\n" for at in range(80)))
-    done = servery("verifier", "train", "--data", data, "--out", tmp_path / "v.npz", "--accept", 1)
+    done = servery("verifier", "train", "--data", data, "--out", tmp_path / "v.npz", "--accept", 1, limit_s=100)
     assert done.returncode == 1
     assert "no confidence from which on 100 %" in done.stderr
     assert not (tmp_path / "v.npz").exists()
