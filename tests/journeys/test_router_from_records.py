@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(180)
 
 WORDS = ["apple", "river", "stone", "seven", "quick", "bright", "under", "paper", "music", "green", "house", "water"]
 HARD, EASY = "Prove that the sum of these is even: {}.", "What is {}?"
-PROMPTS = 480
+PROMPTS = 800
 
 
 class Asking:
@@ -103,7 +103,7 @@ def test_a_router_is_learned_from_what_was_drawn(data: Path, tmp_path: Path) -> 
     assert router.rows == PROMPTS
     hard, easy = (router.scorer.gain(text.format("water under seven houses")) for text in (HARD, EASY))
     assert hard > router.threshold > easy
-    assert hard - easy > 0.1  # 0.58 is true; what is drawn differs each time
+    assert hard - easy > 0.25  # 0.58 is true
     asked = ("--from-records", "--data", data, "--route", "chat", "--feedback", "good", "--folds", 2)
     done = servery("router", "evaluate", out, *asked, limit_s=100)
     assert done.returncode == 0, done.stderr
@@ -124,7 +124,7 @@ def test_a_router_is_learned_from_what_was_drawn(data: Path, tmp_path: Path) -> 
 REFUSED = [
     (("--route", "plain", "--feedback", "good"), 1, "all 60 judged Records began where the policy always begins"),
     (("--route", "silent", "--feedback", "good"), 1, "none of the 60 judged Records has Content"),
-    (("--feedback", "stars"), 1, "has the Feedback 'stars'; there is `good` (480)"),
+    (("--feedback", "stars"), 1, f"has the Feedback 'stars'; there is `good` ({PROMPTS})"),
     (("--feedback", "good", "--tenant", "acme"), 1, "none of the 0 judged Records"),
     (("--route", "chad", "--feedback", "good"), 2, "there is no route 'chad'; there is `chat`, `plain`, `silent`"),
     (("--feedback", "good", "--cheap", "mid"), 2, "the route has no tier 'mid'; it has `cheap`, `dear`"),
