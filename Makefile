@@ -16,6 +16,7 @@ demo-llm: .venv/demo.installed  ## three language models that a vendor on this m
 	@$(BIN)/servery demo --llm demo-llm
 
 test: .venv/test.installed  ## every check and every test
+	$(BIN)/python -m compileall -q src tests  # or every process that a test starts compiles them, where Python may not keep it
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
