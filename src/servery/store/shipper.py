@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -16,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from servery.host.clock import Clock
 from servery.store import inflight, reserve, segments
+from servery.store.calm import Calm
 from servery.store.database import inode_of
 from servery.store.ledger import Cursor, Ledger, WrongLedger
 from servery.terms.record import AnyLine
@@ -54,12 +53,15 @@ class Shipper:
         self._retained_ns: int | None = None
         self._stuck: set[str] = set()  # runs whose files can't be read now
         self._at_once = BATCH_LINES
+        self._hurried = threading.Event()  # what is under way ends after the lines that it writes now
         self._beside = beside
 
     def ship(self) -> int:
         """Ship what is closed now; the number of lines. Raises one of `Trouble` when the ledger can't be written."""
         shipped = 0
         for folder in segments.runs(self._folder):
+            if self._hurried.is_set():
+                return shipped
             try:
                 shipped += self._ship_run(folder)
             except (OSError, sqlite3.Error) as error:
@@ -76,14 +78,12 @@ class Shipper:
 
         In a thread that runs only when the processor has nothing else to do; but where that isn't enough, in this one.
         """
-        failed = 0
-        with ThreadPoolExecutor(1, "calm", _be_calm) as calm:
-            while not stop.wait(min(PAUSE_S * 2**failed, PAUSE_MOST_S)):
-                behind = self._behind()
-                self._at_once = BATCH_LINES if behind else CALM_LINES
-                well = self._try(failed) if behind else calm.submit(self._try, failed).result()
-                failed = 0 if well else min(failed + 1, 16)
-                self._beside()
+        failed, calm = 0, Calm(self._clock, BEHIND_NS)
+        while not stop.wait(min(PAUSE_S * 2**failed, PAUSE_MOST_S)):
+            well = self._turn(calm, stop, failed)
+            failed = 0 if well else min(failed + 1, 16)
+            self._beside()
+        calm.close()
         self._at_once = BATCH_LINES
         until = self._clock.steady_ns() + int(limit_s * 1e9)
         while self._clock.steady_ns() < until and self._try(failed) and self._more():
@@ -95,6 +95,17 @@ class Shipper:
         if self._ledger is not None:
             self._ledger.close()
         self._ledger = None
+
+    def _turn(self, calm: Calm, stop: threading.Event, failed: int) -> bool:
+        # To open a ledger takes more than the idle time of a busy machine.
+        if self._ledger is None or self._behind():
+            self._at_once = BATCH_LINES
+            return self._try(failed)
+        self._at_once = CALM_LINES
+        try:
+            return calm.do(lambda: self._try(failed), stop, self._hurried.set)
+        finally:
+            self._hurried.clear()
 
     def _try(self, failed: int) -> bool:
         try:
@@ -132,7 +143,7 @@ class Shipper:
         seen_ns = segments.seen_ns(folder) if dead else 0  # before its files are removed
         shipped = 0
         for segment in segments.find(folder):
-            if not segment.closed and not dead:
+            if self._hurried.is_set() or (not segment.closed and not dead):
                 return shipped
             shipped += self._ship_segment(segment)
         if dead:
@@ -156,6 +167,8 @@ class Shipper:
                 damaged = not self._write(ledger, batch, segment.run, Cursor(segment.number, number)) or damaged
                 shipped += len(batch)
                 batch = []
+                if self._hurried.is_set() and not damaged:  # the cursor says where to go on
+                    return shipped
         if damaged:
             place = segments.set_aside(segment.path, self._folder)
             log.error(
@@ -245,9 +258,3 @@ class Shipper:
         removed = self._ledger.retain(self._clock.wall_ns(), self._settings.keep_days)
         if removed:
             log.info("%d Records older than %d days were removed", removed, self._settings.keep_days)
-
-
-def _be_calm() -> None:
-    """Have the calling thread run when no other wants the core."""
-    with contextlib.suppress(OSError):  # a sandbox may forbid it
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
