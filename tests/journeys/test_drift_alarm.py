@@ -21,7 +21,7 @@ from servery.terms.drift import DriftLooks
 
 pytestmark = pytest.mark.timeout(180)
 
-WINDOW_S = 6.0
+WINDOW_S = 3.0
 
 
 def declared(folder: Path, url: str) -> dict[str, Any]:
