@@ -20,6 +20,7 @@ from servery.terms.change import Problem, Served, Version
 from servery.terms.request import Called
 from servery.terms.rollouts import Check, Guard, Looked, Phase, Rollout, RolloutPolicy, Verdict
 from servery.terms.tensors import Signature, TensorSpec
+from servery.terms.text import TokenPrice
 
 NS = 10**9
 SIGNATURE = Signature(
@@ -28,16 +29,16 @@ SIGNATURE = Signature(
 replace = msgspec.structs.replace
 
 
-def problems_of(tmp_path: Path, rollout: str, more: str = "") -> tuple[Problem, ...]:
+def problems_of(tmp_path: Path, rollout: str, declared: str = "") -> tuple[Problem, ...]:
     path = tmp_path / "servery.yaml"
-    path.write_text(
-        f"servery: 1\nmodels:\n  m:\n    runtime: onnx\n    artifact: m.onnx\n    rollout: {rollout}\n{more}"
-    )
-    declared = declare(path)
-    if declared.sound is None:
-        return declared.problems
-    models = {name: Served((Version(name, "1", "d", "/a", signature=SIGNATURE),)) for name in declared.sound.models}
-    return (*declared.problems, *validate(declared.sound, models, declared.places))
+    onnx = f"runtime: onnx\n    artifact: m.onnx\n    rollout: {rollout}"
+    path.write_text(f"servery: 1\nmodels:\n  m:\n    {declared or onnx}\n")
+    read = declare(path)
+    if read.sound is None:
+        return read.problems
+    version = Version("m", "1", "d", "/a", signature=SIGNATURE, price=TokenPrice(1, 1))
+    models = {name: Served((version,)) for name in read.sound.models}
+    return (*read.problems, *validate(read.sound, models, read.places))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,28 @@ def test_what_does_not_hold_is_told_where_it_stands(tmp_path: Path, rollout: str
     assert message in str(found[0])
     assert found[0].line == 6
     assert found[0].fix
+
+
+MIRROR = "mirror: {usd_per_hour: 1}"
+
+
+@pytest.mark.parametrize(
+    ("rollout", "where", "message"),
+    [
+        (f"{{kind: shadow, {MIRROR}}}", "", ""),
+        (f"{{kind: shadow, {MIRROR}, guards: [{{metric: agreement, margin: 0.1}}]}}", "", ""),
+        ("{kind: shadow}", "", "write such as `mirror: {usd_per_hour: 2}`"),
+        (f"{{kind: shadow, {MIRROR}, alike: {{within: 0.1}}}}", ".alike", "is about tensors"),
+    ],
+)
+def test_a_language_model_is_mirrored_for_so_much_an_hour(
+    tmp_path: Path, rollout: str, where: str, message: str
+) -> None:
+    declared = f"runtime: openai\n    endpoint: http://x/v1\n    rollout: {rollout}"
+    found = problems_of(tmp_path, rollout, declared=declared)
+    assert [(one.where, message in str(one)) for one in found] == (
+        [(f"models.m.rollout{where}", True)] if message else []
+    )
 
 
 def begun(policy: RolloutPolicy) -> Rollout:

@@ -9,7 +9,7 @@ from servery.control.places import Places, at, did_you_mean
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Model
 from servery.terms.placement import speaks
-from servery.terms.rollouts import RolloutPolicy
+from servery.terms.rollouts import Alike, RolloutPolicy
 
 # What only some kinds go by.
 _OF = {
@@ -110,10 +110,7 @@ def check_way(name: str, model: Model, served: Served | None, places: Places) ->
     if policy.kind != "shadow":
         return
     if speaks(model):
-        message = (
-            "calls of language models aren't mirrored: each would be paid twice, and two answers in words seldom agree"
-        )
-        yield places.problem(at(where, "kind"), message, "write `kind: canary`")
+        yield from _mirrored_text(model, where, places)
         return
     signature = served.latest.signature if served is not None else None
     for index, output in enumerate(policy.alike.outputs if signature is not None else ()):
@@ -122,6 +119,17 @@ def check_way(name: str, model: Model, served: Served | None, places: Places) ->
             guess = did_you_mean(output, known)
             fix = f"write `{guess}`" if guess else f"write one of {', '.join(known)}"
             yield places.problem(at(where, "alike", "outputs", index), f"the model has no output {output!r}", fix)
+
+
+def _mirrored_text(model: Model, where: str, places: Places) -> Iterator[Problem]:
+    """What mirrored calls of a language model need."""
+    policy = model.rollout
+    if model.runtime != "heuristic" and policy.mirror.usd_per_hour is None:
+        message = "each mirrored call of a language model is paid once more, and nothing here says how much that may be"
+        yield places.problem(where, message, "write such as `mirror: {usd_per_hour: 2}`")
+    if policy.alike != Alike():
+        message = "`alike` is about tensors: answers in words agree where they are the same but for case, white space and the form of JSON"
+        yield places.problem(at(where, "alike"), message, "leave it out")
 
 
 def check_checks(name: str, model: Model, served: Served | None, places: Places) -> Iterator[Problem]:

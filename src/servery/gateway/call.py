@@ -10,7 +10,7 @@ from typing import Protocol
 from servery.gateway.allowances import Allowance, Paid
 from servery.gateway.holdings import UNBOUND
 from servery.gateway.quotas import Quotas, come, leave
-from servery.gateway.texts import Exchange, Speaker, TextEntry, TextTier
+from servery.gateway.texts import Exchange, TextTier
 from servery.gateway.trail import Made
 from servery.host.clock import Clock
 from servery.host.eager import eagerly
@@ -21,18 +21,30 @@ from servery.terms.request import Called
 from servery.terms.text import Look, Prompt, Said
 
 NS = 1_000_000_000
+_MOST_TOLD = 4 << 20  # bytes of an answer that is compared with another one
+
+
+class Says(Protocol):
+    """Who takes the parts of a stream to the caller, as of Speaker."""
+
+    async def say(self, tier: TextTier, chunks: list[bytes], degraded: str = "") -> None: ...
 
 
 class Talk(Protocol):
     """The Request that a call is made for."""
 
     prompt: Prompt
-    entry: TextEntry
-    speaker: Speaker
     clock: Clock
     allowance: Allowance | None
     until_ns: int
     loop: asyncio.AbstractEventLoop
+
+    @property
+    def speaker(self) -> Says: ...
+    @property
+    def hold_tokens(self) -> int:
+        """As of TextEntry."""
+        ...
 
     def may_speak(self, call: Call) -> bool:
         """Whether the caller hears this call from now on; another one may have been faster."""
@@ -46,7 +58,8 @@ class Talk(Protocol):
 class Call:
     """An Attempt. `ended` once it has; `made` and `failure` are known then.
 
-    `words`: pieces of a stream that said something. What isn't sent yet is `held`, or, of an answer in one, `body`.
+    `words`: pieces of a stream that said something. What isn't sent yet is `held`, or, of an answer in one, `body`. What was
+    said is kept where it is compared with another answer.
     """
 
     __slots__ = (
@@ -55,6 +68,8 @@ class Call:
         "_paid",
         "_quotas",
         "_talk",
+        "_told",
+        "_told_bytes",
         "again",
         "avoid",
         "began_ns",
@@ -78,10 +93,10 @@ class Call:
         "words",
     )
 
-    def __init__(self, talk: Talk, step: int, role: Role, avoid: Collection[object]) -> None:
+    def __init__(self, talk: Talk, tier: TextTier, step: int, role: Role, avoid: Collection[object] = ()) -> None:
         self.step = step
         self.role = role
-        self.tier: TextTier = talk.entry.tiers[step]
+        self.tier = tier
         self.avoid = avoid
         self.exchange: Exchange | None = None
         self.made: Made | None = None
@@ -95,6 +110,8 @@ class Call:
         self.ended = self.lost = self.left = self.looked = self.again = False
         self.began_ns = talk.clock.steady_ns()
         self._talk = talk
+        self._told: list[bytes] | None = [] if role is Role.SHADOW or self.tier.shadow is not None else None
+        self._told_bytes = 0
         self._forecast = self.tier.target.forecast(talk.prompt)
         self.price = self.tier.target.price.of(self._forecast)
         self._paid: Paid | None = None
@@ -136,6 +153,7 @@ class Call:
             if not talk.prompt.stream:
                 self.body = await exchange.whole()
                 self._heard()
+                self._keep(self.body)
             elif check is None:
                 await self._speak(exchange)
             else:
@@ -174,17 +192,19 @@ class Call:
                 self._heard()
             if piece.data:
                 self.held.append(piece.data)
+                self._keep(piece.data)
 
     async def _speak(self, exchange: Exchange) -> None:
         """Take the answer to the caller from its first word on."""
         talk, tier, held = self._talk, self.tier, self.held
-        hold, speaks = talk.entry.hold_tokens, False
+        hold, speaks = talk.hold_tokens, False
         async with aclosing(exchange.pieces()) as pieces:
             async for piece in pieces:
                 if piece.said:
                     self._heard()
                 if piece.data:
                     held.append(piece.data)
+                    self._keep(piece.data)
                 if not speaks and self.words > hold:
                     speaks = self._begins_to_speak()
                 if speaks and held:
@@ -195,6 +215,14 @@ class Call:
         if held:
             await talk.speaker.say(tier, held)
             held.clear()
+
+    def _keep(self, part: bytes) -> None:
+        """Keep what was said, where it is compared; too much can't be."""
+        if self._told is not None:
+            self._told.append(part)
+            self._told_bytes += len(part)
+            if self._told_bytes > _MOST_TOLD:
+                self._told = None
 
     def _begins_to_speak(self) -> bool:
         if not self._talk.may_speak(self):
@@ -237,7 +265,8 @@ class Call:
                 answered_as=exchange.answered_as,
             )
         self.again = failure is not None and failure.reason in _MAY_PASS and exchange is not None and exchange.may_pass
-        self.made = Made(self.role, tier, 1, called, left=self.left or self.lost, took_ns=busy_ns)
+        told = () if failure is not None or self._told is None else tuple(self._told)
+        self.made = Made(self.role, tier, 1, called, left=self.left or self.lost, took_ns=busy_ns, told=told)
         leave(self._quotas)
         if self._paid is not None:
             self._paid.settle(called.pico_usd, 0 if tokens is None else tokens.total)

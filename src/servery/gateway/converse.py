@@ -122,6 +122,11 @@ class Conversation:
             # They know this Conversation: a cycle would be left to the garbage collector.
             self._calls, self._speaking = [], None
 
+    @property
+    def hold_tokens(self) -> int:
+        """As of Talk."""
+        return self.entry.hold_tokens
+
     def may_speak(self, call: Call) -> bool:
         """As of Talk. The others are given up."""
         if self._speaking is None:
@@ -168,7 +173,7 @@ class Conversation:
         """One more call, which fails at once where the Request may not cost so much."""
         calls, trail = self._calls, self._trail
         avoid = [call.exchange.asked for call in calls if call.step == decision.step and call.exchange is not None]
-        call = Call(self, decision.step, decision.role, avoid)
+        call = Call(self, self.entry.tiers[decision.step], decision.step, decision.role, avoid)
         extra = call.tier.target.extra
         if decision.role is Role.HEDGE:
             extra.hedged(call.price)

@@ -13,7 +13,7 @@ from servery.routing.static import By, Static, pick
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Candidate, Choice
 from servery.terms.request import Scalar
-from servery.terms.text import Prompt
+from servery.terms.text import Prompt, Tokens
 
 NS = 1_000_000_000
 _NOTHING_CLOSED: frozenset[int] = frozenset()
@@ -95,18 +95,23 @@ def _candidate(prompt: Prompt, tier: TextTier, entry: TextEntry, moment: Moment)
     forecast = target.forecast(prompt)
     pico_usd = target.price.of(forecast)
     late_ns = target.late_ns(entry.promised, False)
-    unfit = ""
-    if tier.lacks and (missing := prompt.needs & tier.lacks):
-        unfit = min(missing)
-    elif tier.window and forecast.input + prompt.most > tier.window:
-        unfit = "context"
-    elif (most_pico := least(moment.most_pico, tier.bound.most_pico)) and pico_usd > most_pico:
+    unfit = beyond(prompt, tier, forecast)
+    if unfit:
+        return Candidate(tier.name, unfit, pico_usd, late_ns)
+    if (most_pico := least(moment.most_pico, tier.bound.most_pico)) and pico_usd > most_pico:
         unfit = "cost"
     elif target.rest_ns(moment.now_ns):
         unfit = "resting"
     elif late_ns and moment.now_ns + late_ns > moment.until_ns:
         unfit = "slow"
     return Candidate(tier.name, unfit, pico_usd, late_ns)
+
+
+def beyond(prompt: Prompt, tier: TextTier, forecast: Tokens) -> str:
+    """What of a prompt is more than the tier's model can do: a key of _UNFIT, "" where it can all of it."""
+    if tier.lacks and (missing := prompt.needs & tier.lacks):
+        return min(missing)
+    return "context" if tier.window and forecast.input + prompt.most > tier.window else ""
 
 
 def _without(

@@ -13,10 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from servery.gateway.execute import checked, only
+from servery.gateway.mirror_text import mirrored
 from servery.gateway.record import attempt_of, new_record_id
 from servery.gateway.rooms import Room
-from servery.gateway.table import Entry, Job, TierEntry
-from servery.gateway.trail import Asked, Made, Trail
+from servery.gateway.table import Entry, Job, TierEntry, Use
+from servery.gateway.trail import Asked, AskedText, Made, Trail
 from servery.gateway.trials import Shadow
 from servery.host.clock import Clock, Dice
 from servery.terms.reasons import Reason
@@ -56,11 +57,13 @@ class Mirrors:
         """What is under way leaves its line: its Target has let it go by now."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def begin(self, trail: Trail, asked: Asked | None, rooms: Sequence[Room]) -> None:
-        """Mirror what this Request, which has ended, asked of a Model that is shadowed; or give back the place that it had."""
+    def begin(self, trail: Trail, asked: Asked | AskedText | None, rooms: Sequence[Room], use: Use) -> None:
+        """Mirror what this Request, which has ended, asked of a Model that is shadowed; or give back the place that it had. The Table is
+        in `use` meanwhile, so that nobody whom it names is closed.
+        """
         found: dict[Room, tuple[Made, Shadow]] = {}
         for made in trail.made if asked is not None else ():
-            shadow = made.tier.shadow if isinstance(made.tier, TierEntry) else None
+            shadow = made.tier.shadow
             if shadow is None or trail.caller.tenant in shadow.closed:
                 continue
             if made.role in _FIRST and not made.left:  # what the caller didn't wait for is compared in no arm
@@ -69,11 +72,12 @@ class Mirrors:
             if asked is None or room not in found:
                 room.leave()
                 continue
-            task = asyncio.get_running_loop().create_task(self._mirror(trail, asked, *found[room]))
+            use.inside += 1
+            task = asyncio.get_running_loop().create_task(self._mirror(trail, asked, *found[room], use))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _mirror(self, trail: Trail, asked: Asked, made: Made, shadow: Shadow) -> None:
+    async def _mirror(self, trail: Trail, asked: Asked | AskedText, made: Made, shadow: Shadow, use: Use) -> None:
         cost = 0
         try:
             late = await self._late(trail, asked, made, shadow)
@@ -83,8 +87,20 @@ class Mirrors:
             log.exception("record %s: a mirrored call failed by an error of ours", trail.id.hex())
         finally:
             shadow.room.leave(cost)
+            use.leave()
 
-    async def _late(self, trail: Trail, asked: Asked, made: Made, shadow: Shadow) -> Late:
+    async def _late(self, trail: Trail, asked: Asked | AskedText, made: Made, shadow: Shadow) -> Late:
+        """The line of a call, once it has ended."""
+        if isinstance(asked, AskedText):
+            answered, rows, alike = await mirrored(asked, made.told, shadow.tier, self._clock)
+        else:
+            answered, rows, alike = await self._rows(asked, made, shadow)
+        now_ns, caller = self._clock.wall_ns(), trail.caller
+        line_id = new_record_id(caller.seal, now_ns, self._dice.bits(16))
+        return Late(line_id, now_ns, caller.tenant, trail.route, trail.id, attempt_of(answered, 0), rows, alike)
+
+    async def _rows(self, asked: Asked, made: Made, shadow: Shadow) -> tuple[Made, int, int]:
+        """Of tensors: the Attempt, how many rows of both answers could be compared, and how many of these say the same."""
         request, entry, tier = asked.request, asked.entry, shadow.tier
         told = made.called.outputs
         fetch = [name for name in told or tier.fetch_all if tier.target.version.signature is None or _gives(tier, name)]
@@ -98,12 +114,9 @@ class Mirrors:
         )  # fmt: skip
         called = checked(entry, fetch, made.rows, await self._called(tier, call))
         took_ns = self._clock.steady_ns() - began_ns
-        attempt = attempt_of(Made(Role.SHADOW, tier, made.rows, called, made.sent, took_ns=took_ns), 0)
         rows = 0 if called.failure or made.called.failure else made.rows
         alike = _alike(entry, told, called.outputs, rows, shadow.alike) if rows else 0
-        now_ns = self._clock.wall_ns()
-        line_id = new_record_id(caller.seal, now_ns, self._dice.bits(16))
-        return Late(line_id, now_ns, caller.tenant, trail.route, trail.id, attempt, rows, alike)
+        return Made(Role.SHADOW, tier, made.rows, called, made.sent, took_ns=took_ns), rows, alike
 
     async def _called(self, tier: TierEntry, call: Call) -> Called:
         job: Job | None = tier.target.submit(call)

@@ -30,7 +30,7 @@ from servery.gateway.sketches import Sketches
 from servery.gateway.table import Entry, Table
 from servery.gateway.tallies import unrecorded
 from servery.gateway.texts import TextEntry
-from servery.gateway.trail import Asked, Slots, Trail
+from servery.gateway.trail import Asked, AskedText, Slots, Trail
 from servery.gateway.trials import Given, Said, assigned
 from servery.gateway.watch import watch
 from servery.host.clock import Clock, Dice
@@ -163,6 +163,8 @@ class Pipeline:
             message = f"an error of ours; the log has it under record {record_id.hex()}"
             return Reply(record_id, refusal=Refusal(Reason.BUG, message))
         finally:
+            if trail.rooms:
+                self.mirrors.begin(trail, trail.asked, trail.rooms, table.use)
             table.use.leave()
             record = close(trail, outcome, reason, clock.steady_ns(), table.manifest.region)
             if trail.paid is not None:
@@ -170,8 +172,6 @@ class Pipeline:
             self.lines.append(record, trail.slot)
             if trail.watched is not None:
                 watch(trail.watched, record)
-            if trail.rooms:
-                self.mirrors.begin(trail, trail.asked, trail.rooms)
 
     def _check_open(self) -> None:
         if self.draining:
@@ -240,12 +240,15 @@ class Pipeline:
                 entry = find_text(table.texts, prompt.called, prompt.form, prompt.called in table.entries)
                 if entry.exposed is not None or entry.arms is not None:
                     said = Said(ask.header, lambda name: scalar(prompt.fields.get(name)))
-                    entry, trail.arms, _, arm = _assigned(entry, trail, said)
+                    entry, trail.arms, trail.rooms, arm = _assigned(entry, trail, said)
                     if arm:
                         ask.carry(arm)
                 trail.rows = 1
                 trail.begin()
-                until_ns = trail.started_ns + min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
+                limit_ns = min(ask.timeout_ns or entry.deadline_ns, entry.deadline_ns)
+                until_ns = trail.started_ns + limit_ns
+                if trail.rooms:
+                    trail.asked = AskedText(prompt, limit_ns)
                 if entry.bound.quotas:
                     await stay.come(entry.bound.quotas, until_ns)
                 bound = entry.bound.beside(bound)

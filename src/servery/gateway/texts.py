@@ -10,7 +10,7 @@ import msgspec
 from servery.gateway.arms import Arms
 from servery.gateway.holdings import UNBOUND, Bound
 from servery.gateway.trained import Trained
-from servery.gateway.trials import Exposed
+from servery.gateway.trials import Exposed, Shadow
 from servery.gateway.watch import Watch
 from servery.quota.extra import Extra
 from servery.routing.checks import Check, check_of
@@ -116,6 +116,7 @@ class TextTier(msgspec.Struct, frozen=True):
     bound: Bound = UNBOUND  # of the model
     arm: str = ""  # what Attempts are compared by, while its Model is rolled out
     accept: float | None = None  # as of TierEntry
+    shadow: Shadow | None = None  # as of TierEntry
     measures: tuple[str, ...] = ()  # of tensors only
 
 

@@ -15,6 +15,7 @@ from servery.routing.next import Rows, Settle
 from servery.terms.reasons import Refusal
 from servery.terms.record import Assigned, Choice, Role
 from servery.terms.request import Called, Caller, Request
+from servery.terms.text import Prompt
 
 
 class Made(msgspec.Struct, frozen=True, gc=False):
@@ -27,6 +28,7 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     sent: Rows | None = None  # which rows; None: all
     left: bool = False
     took_ns: int = 0
+    told: tuple[bytes, ...] = ()  # what a language model said, whole or in parts, where it is compared with another one
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +36,13 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
     request: Request
     entry: Entry
+
+
+class AskedText(msgspec.Struct, frozen=True, gc=False):
+    """The same of one in text, which had so much time from its beginning."""
+
+    prompt: Prompt
+    limit_ns: int
 
 
 class Slots(Protocol):
@@ -103,7 +112,7 @@ class Trail:
         self.why = ""  # what chose the first tier
         self.choice: Choice | None = None
         self.arms: tuple[Assigned, ...] = ()
-        self.asked: Asked | None = None  # what may be mirrored
+        self.asked: Asked | AskedText | None = None  # what may be mirrored
         self.rooms: tuple[Room, ...] = ()  # that hold a place for what is mirrored
         self.made: list[Made] = []
         self.settled: Settle | None = None

@@ -90,9 +90,12 @@ class Mirror(Declared, frozen=True):
     """What calls of a Version that nobody is given may take. Beyond it they are dropped and counted, and never wait."""
 
     concurrency: Annotated[int, Meta(ge=1, le=1024, description="at once, in each worker")] = 4
-    usd_per_hour: Annotated[Positive, Meta(description="what they may cost, over all workers; default: any")] | None = (
-        None
-    )
+    usd_per_hour: (
+        Annotated[
+            Positive, Meta(description="what they may cost, over all workers; language models need it; default: any")
+        ]
+        | None
+    ) = None
 
 
 class Alike(Declared, frozen=True):
