@@ -192,8 +192,13 @@ def test_the_score_that_picks_a_prompts_tier_follows_too(tmp_path: Path) -> None
             until(lambda: server.log_lines("route chat: the thresholds of cheap 0.5 → "), said=server.written)
             send(1200, 8.0)
             await_band(traffic, 800, lambda: send(100, 8.0))
-            query = f"SELECT attempts FROM records WHERE id = x'{traffic.ids[-1]}'"
-            ((attempts,),) = server.await_records(query, 1)
-            (threshold,) = json.loads(attempts)[0]["choice"]["thresholds"]
-            assert 0.5 < threshold <= 0.9
-            assert f"{threshold:g}" in now(server)
+
+            def told() -> bool:
+                send(1, 8.0)
+                query = f"SELECT attempts FROM records WHERE id = x'{traffic.ids[-1]}'"
+                ((attempts,),) = server.await_records(query, 1)
+                (threshold,) = json.loads(attempts)[0]["choice"]["thresholds"]
+                assert 0.5 < threshold <= 0.9
+                return f"{threshold:g}" in now(server)
+
+            until(told)
