@@ -220,3 +220,16 @@ def test_a_program_that_fails_is_told(tmp_path: Path, command: list[str], why: s
 def test_nobody_listens() -> None:
     with pytest.raises(Untold):
         asyncio.run(post("http://127.0.0.1:1/", b"{}"))
+
+
+def test_before_the_first_record_there_is_nothing_to_look_at(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, Holder())
+    watching.ledger.close()
+    for file in tmp_path.glob("ledger.db*"):
+        file.unlink()
+    watching.turn(3.5)
+    assert watching.drafts == []
+    watching.ledger = Ledger(tmp_path / "ledger.db", create=True)
+    watching.write([line(0, 1, 2), line(1, 1, 2), line(2, 1, 2), line(3, 9)])
+    watching.turn(4.5)
+    assert ("drift", "alarm") in watching.acts

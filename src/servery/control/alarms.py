@@ -17,7 +17,7 @@ from servery.control.drift import Window, alarm_of, look, window_of
 from servery.control.places import did_you_mean
 from servery.control.telling import Untold, post, run
 from servery.host.clock import Clock
-from servery.store.ledger import Ledger, WrongLedger
+from servery.store.ledger import Ledger, NoLedger, WrongLedger
 from servery.store.state import WrongState
 from servery.terms.audit import Draft
 from servery.terms.change import Snapshot
@@ -195,7 +195,10 @@ class Alarms:
                 await self._settle(owed, manifest.parent)
 
     async def _look(self, name: str, policy: DriftPolicy, window: int, now_ns: int) -> None:
-        seen = await asyncio.to_thread(seen_in, self._ledger, name, policy, window)
+        try:
+            seen = await asyncio.to_thread(seen_in, self._ledger, name, policy, window)
+        except NoLedger:
+            return
         alarm = alarm_of(seen)
         owed = self._standing.owed
         if alarm is not None:

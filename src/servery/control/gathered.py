@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from servery.control.experiments import Evidence
-from servery.store.ledger import Ledger, WrongLedger
+from servery.store.ledger import Ledger, NoLedger, WrongLedger
 from servery.terms.experiments import Experiment
 
 log = logging.getLogger("servery.controller")
@@ -29,6 +29,8 @@ class Gathered:
                 self._ledger = Ledger(self._path)
             counts = self._ledger.units(experiment.id)
             sums = self._ledger.unit_sums(experiment.id, (design.primary, *design.guardrails), until_ns)
+        except NoLedger:
+            return None
         except (WrongLedger, SQLAlchemyError) as error:
             log.warning("the units of the experiment %s can't be read now: %s", experiment.name, error)
             if self._ledger is not None:

@@ -13,7 +13,7 @@ from servery.control.evidence import Draw, Evidence, Seen, Totals
 from servery.host.clock import Clock
 from servery.stats.windows import Sums as Priced
 from servery.store.facts import Key as FactKey
-from servery.store.ledger import Ledger, WrongLedger
+from servery.store.ledger import Ledger, NoLedger, WrongLedger
 from servery.store.windows import Key, Sums
 from servery.terms.folds import Told, measured_arm
 from servery.terms.reasons import Fault, Reason
@@ -179,6 +179,8 @@ class Watch:
             if self._ledger is None:
                 self._ledger = Ledger(self._path)
             return read(self._ledger)
+        except NoLedger:
+            return None
         except (WrongLedger, SQLAlchemyError) as error:
             log.warning("the windows of the rollout %s can't be read now: %s", rollout.id, error)
             if self._ledger is not None:

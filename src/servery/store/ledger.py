@@ -54,6 +54,10 @@ class WrongLedger(Exception):
     """The ledger can't be used as it is: missing, or written by another version of Servery."""
 
 
+class NoLedger(WrongLedger):
+    """There is none yet: it is made with the first Record."""
+
+
 class Cursor(msgspec.Struct, frozen=True):
     """How far a run is shipped: all segments below `segment`, and of it the groups up to `group`."""
 
@@ -74,9 +78,7 @@ class Ledger:
     def __init__(self, path: Path, create: bool = False) -> None:
         """Open the ledger; `create` makes it, or brings its schema up to date, where that is needed."""
         if not create and not path.exists():
-            raise WrongLedger(
-                f"{path} does not exist: no Records were ever stored here; give the data folder with --data"
-            )
+            raise NoLedger(f"{path} does not exist: no Records were ever stored here; give the data folder with --data")
         self.path = path
         self._engine = engine_of(path, writes=create)
         self._connection = self._engine.connect()
@@ -351,7 +353,7 @@ class Ledger:
         with self._connection.begin():
             revision = revision_of(self._connection)
         if revision != schema.HEAD:
-            raise WrongLedger(
+            raise (WrongLedger if revision else NoLedger)(
                 f"the schema of {self.path} is {revision or 'missing'}, this Servery reads {schema.HEAD}; "
                 "`servery up` on this data folder brings an older one up to date"
             )
