@@ -222,7 +222,7 @@ def test_nobody_listens() -> None:
         asyncio.run(post("http://127.0.0.1:1/", b"{}"))
 
 
-def test_before_the_first_record_there_is_nothing_to_look_at(tmp_path: Path) -> None:
+def test_before_the_first_record_there_is_nothing_to_look_at(tmp_path: Path, quiet: list[Sketched]) -> None:
     watching = Watching(tmp_path, Holder())
     watching.ledger.close()
     for file in tmp_path.glob("ledger.db*"):
@@ -230,6 +230,6 @@ def test_before_the_first_record_there_is_nothing_to_look_at(tmp_path: Path) -> 
     watching.turn(3.5)
     assert watching.drafts == []
     watching.ledger = Ledger(tmp_path / "ledger.db", create=True)
-    watching.write([line(0, 1, 2), line(1, 1, 2), line(2, 1, 2), line(3, 9)])
+    watching.write([*quiet, line(START + 3, 8, 9)])
     watching.turn(4.5)
     assert ("drift", "alarm") in watching.acts
