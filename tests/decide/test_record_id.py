@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servery.gateway.record import new_record_id
 from servery.host.clock import Dice
-from servery.terms.record import RECORD_ID_BYTES, Attempt, Role, answering, parse_record_id, record_time_ns
+from servery.terms.record import (
+    RECORD_ID_BYTES,
+    Attempt,
+    Role,
+    answering,
+    new_record_id,
+    parse_record_id,
+    record_time_ns,
+)
 
 MS = 1_000_000
 times = st.integers(0, 2**47 * MS)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from servery.control.checks import Prepared, Unfit, fetched, prepared, problem
+from servery.control.text_gates import TextGate
 from servery.host.clock import Clock
 from servery.terms.change import Candidate, Version
 from servery.terms.manifest import Model
-from servery.terms.placement import replicas_of
+from servery.terms.placement import replicas_of, speaks
 from servery.terms.rollouts import Check, Looked, Rollout, Verdict
 
 if TYPE_CHECKING:
@@ -127,14 +128,19 @@ class Gate:
 
 
 class Gates:
-    """Makes them. `copies` calls the Replicas of a Version."""
+    """Makes them. `copies` calls the Replicas of a Version, `text` makes the gate of a language model."""
 
-    def __init__(self, copies: Callable[[Model, Version], Copies], clock: Clock) -> None:
+    def __init__(
+        self, copies: Callable[[Model, Version], Copies], text: Callable[[Candidate], TextGate], clock: Clock
+    ) -> None:
         self._copies = copies
+        self._text = text
         self._clock = clock
 
-    def of(self, candidate: Candidate) -> Gate:
+    def of(self, candidate: Candidate) -> Gate | TextGate:
         """The Gate of a candidate."""
         model, served = candidate.model, candidate.served
+        if speaks(model):
+            return self._text(candidate)
         here = replicas_of(model, served, served.latest.number) > 0
         return Gate(candidate, self._copies(model, served.latest) if here else None, self._clock)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from servery.control.checks import Unfit, prepared
 from servery.control.places import Places, at, did_you_mean
+from servery.control.text_checks import check_check
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Model
 from servery.terms.placement import speaks
@@ -138,12 +139,16 @@ def check_checks(name: str, model: Model, served: Served | None, places: Places)
     if not checks:
         return
     if speaks(model):
-        message = "checks are calls of models that run here; this one is asked at its endpoint"
-        yield places.problem(where, message, "leave them out")
+        for index, check in enumerate(checks):
+            yield from check_check(check, at(where, index), places)
         return
     signature = served.latest.signature if served is not None else None
     for index, check in enumerate(checks):
         here = at(where, index)
+        if check.asks or not check.inputs:
+            message = "this model takes tensors: a check of it has `inputs` and what it must answer"
+            yield places.problem(here, message, "write such as `{inputs: {x: [[1.5, 2]]}, outputs: {y: [3]}}`")
+            continue
         if not check.outputs and not check.refused:
             yield places.problem(
                 here, "a check that expects nothing passes always", "write `outputs`, or `refused: true`"

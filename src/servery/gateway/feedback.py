@@ -8,11 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from servery.gateway.pipeline import Pipeline
-from servery.gateway.record import new_record_id
 from servery.identity.keys import SEAL_BYTES
 from servery.terms.manifest import Manifest
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.record import Feedback, parse_record_id
+from servery.terms.record import Feedback, new_record_id, parse_record_id
 from servery.terms.request import Caller
 
 _SEAL = slice(6, 6 + SEAL_BYTES)

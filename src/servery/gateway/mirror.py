@@ -14,14 +14,14 @@ import numpy as np
 
 from servery.gateway.execute import checked, only
 from servery.gateway.mirror_text import mirrored
-from servery.gateway.record import attempt_of, new_record_id
+from servery.gateway.record import attempt_of
 from servery.gateway.rooms import Room
 from servery.gateway.table import Entry, Job, TierEntry, Use
 from servery.gateway.trail import Asked, AskedText, Made, Trail
 from servery.gateway.trials import Shadow
 from servery.host.clock import Clock, Dice
 from servery.terms.reasons import Reason
-from servery.terms.record import Late, Role
+from servery.terms.record import Late, Role, new_record_id
 from servery.terms.request import Array, Call, Called
 from servery.terms.rollouts import Alike
 from servery.wire.near import rows_alike

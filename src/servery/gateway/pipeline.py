@@ -25,7 +25,7 @@ from servery.gateway.mirror import Mirrors
 from servery.gateway.overheard import Contents, keep_tensors, overhear
 from servery.gateway.quotas import Quotas, Stay, count, count_later, enter
 from servery.gateway.receive import Ask, TextAsk, receive
-from servery.gateway.record import close, new_record_id, outcome_of
+from servery.gateway.record import close, outcome_of
 from servery.gateway.sketches import Sketches
 from servery.gateway.table import Entry, Table
 from servery.gateway.tallies import unrecorded
@@ -36,7 +36,7 @@ from servery.gateway.watch import watch
 from servery.host.clock import Clock, Dice
 from servery.quota.admission import Gate
 from servery.terms.reasons import Reason, Refusal, bare
-from servery.terms.record import AnyLine, Outcome
+from servery.terms.record import AnyLine, Outcome, new_record_id
 from servery.terms.request import Answer, Caller
 from servery.terms.routes import DEADLINE_MS
 

@@ -34,11 +34,6 @@ _REFUSALS = {
 }
 
 
-def new_record_id(seal: bytes, wall_ns: int, bits: bytes) -> bytes:
-    """Time in ms (6 bytes), the tenant's seal (4) and 128 random bits."""
-    return (wall_ns // 1_000_000).to_bytes(6, "big") + seal + bits
-
-
 def outcome_of(reason: Reason) -> Outcome:
     """Refused: the platform or the caller's own doing kept it from being tried. Failed: it was tried, or broke."""
     return Outcome.REFUSED if reason.fault is Fault.CALLER or reason in _REFUSALS else Outcome.FAILED

@@ -232,6 +232,11 @@ def answering(attempts: Sequence[Attempt]) -> int:
     return best
 
 
+def new_record_id(seal: bytes, wall_ns: int, bits: bytes) -> bytes:
+    """Time in ms (6 bytes), the tenant's seal (4) and 128 random bits."""
+    return (wall_ns // 1_000_000).to_bytes(6, "big") + seal + bits
+
+
 def parse_record_id(text: str) -> bytes | None:
     """The id that `text` writes (52 lower-case hex digits), or None when it is malformed."""
     return bytes.fromhex(text) if _RECORD_ID.fullmatch(text) else None

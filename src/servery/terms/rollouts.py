@@ -77,13 +77,31 @@ class RolloutStep(Declared, frozen=True):
     ] = 3600
 
 
+class Message(Declared, frozen=True):
+    """A part of what a language model is asked."""
+
+    role: Annotated[Literal["system", "developer", "user", "assistant"], Meta(description="who says it")]
+    content: Annotated[str, Meta(description="what is said")]
+
+
 class Check(Declared, frozen=True):
     """A call that a new Version must answer as is said here before anybody is given it."""
 
-    inputs: Annotated[dict[str, Any], Meta(description="each input's values, nested as its shape: `{x: [[1.5, 2]]}`")]
+    inputs: Annotated[dict[str, Any], Meta(description="each input's values, nested as its shape: `{x: [[1.5, 2]]}`")] = msgspec.field(default_factory=dict[str, Any])  # fmt: skip
     outputs: Annotated[dict[str, Any], Meta(description="what it must answer, in the same form; the others may be anything")] = msgspec.field(default_factory=dict[str, Any])  # fmt: skip
     within: Annotated[float, Meta(ge=0, description="how far a number may be from what is said")] = 0.0
     refused: Annotated[bool, Meta(description="whether it must be refused as invalid")] = False
+    prompt: Annotated[str, Meta(description="of a language model, in the place of all above: what it is asked")] = ""
+    messages: Annotated[tuple[Message, ...], Meta(max_length=64, description="the same, where it is more than a question")] = ()  # fmt: skip
+    contains: Annotated[str, Meta(description="what must stand in the answer; case is nothing")] = ""
+    equals: Annotated[str, Meta(description="what the answer must be, but for case and the white space around it; with `json` as a value")] = ""  # fmt: skip
+    matches: Annotated[str, Meta(description="the pattern (of Python) that must be found in the answer")] = ""
+    json: Annotated[bool, Meta(description="whether the answer must be JSON, and nothing beside")] = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is for a language model."""
+        return bool(self.prompt or self.messages or self.contains or self.equals or self.matches or self.json)
 
 
 class Mirror(Declared, frozen=True):

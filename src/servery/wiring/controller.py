@@ -15,7 +15,7 @@ from servery.host.logs import start_logs
 from servery.host.service import Services
 from servery.host.settings import DataFolder
 from servery.host.supervisor import NOW, Lifeline
-from servery.terms.change import Snapshot, Version
+from servery.terms.change import Candidate, Snapshot, Version
 from servery.terms.manifest import Model
 from servery.wiring.commands import ADMIN_WORD, FLEET_WORD, ControllerSettings, needed_replicas
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from servery.control.experiments import Experiments
     from servery.control.loop import Controller
     from servery.control.rollouts import Rollouts
+    from servery.control.text_gates import TextGate
     from servery.targets.oip import OipTarget
+
+_OURS = "servery"  # the tenant of what nobody else asked for
 
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
@@ -123,4 +126,27 @@ def _rollouts(controller: Controller, folder: DataFolder) -> Rollouts:
         return OipTarget(model, version, sockets(folder.run, model, version, model.replicas or 1), Clock())
 
     book = RolloutBook(folder.state, folder.heads)
-    return Rollouts(controller, book, Watch(folder.ledger, Clock()), Gates(copies, Clock()), Clock(), Dice())
+    gates = Gates(copies, lambda candidate: _text_gate(candidate, controller, folder), Clock())
+    return Rollouts(controller, book, Watch(folder.ledger, Clock()), gates, Clock(), Dice())
+
+
+def _text_gate(candidate: Candidate, controller: Controller, folder: DataFolder) -> TextGate:
+    """What asks the checks of a language model. Each call leaves a Record, of the tenant `servery`."""
+    from servery.control.text_gates import TextGate
+    from servery.identity.keys import seal
+    from servery.store.booking import book
+    from servery.terms.record import Attempt, Record, new_record_id
+    from servery.wiring.speaking import secrets_of, text_target
+
+    model, version, clock, dice = candidate.model, candidate.served.latest, Clock(), Dice()
+
+    async def booked(attempt: Attempt, began_ns: int) -> None:
+        manifest = controller.snapshot.manifest
+        record = Record(
+            new_record_id(seal(folder.seal(), _OURS), began_ns, dice.bits(16)), began_ns, _OURS, "", version.model,
+            attempt.outcome, attempt.reason, 1, attempt.took_ns, attempt.pico_usd, (attempt,), region=manifest.region,
+        )  # fmt: skip
+        run = f"{began_ns // 1_000_000:013d}-checks-{dice.bits(4).hex()}"
+        await asyncio.to_thread(book, folder.spool, run, [record], manifest.records, manifest.region)
+
+    return TextGate(candidate, text_target(model, version, clock, dice), booked, secrets_of(model))

@@ -22,6 +22,7 @@ from servery.terms.server import Server
 from servery.wiring.commands import WorkerSettings
 from servery.wiring.counting import counting
 from servery.wiring.loading import loader
+from servery.wiring.speaking import text_target
 
 if TYPE_CHECKING:
     from servery.gateway.overheard import Contents
@@ -66,7 +67,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
         if standing is not Standing.LOADED:
             return Absent(version, standing, lambda: link.tell("wake", version.model))
         if placement is Placement.ELSEWHERE:
-            return _text_target(model, version, clock, dice)
+            return text_target(model, version, clock, dice)
         return _target(model, version, placement, folder, clock)
 
     def uptimes(now_ns: int) -> list[Uptime]:
@@ -163,16 +164,3 @@ def _target(
     if placement is Placement.REPLICAS:
         return OipTarget(model, version, sockets(folder.run, model, version, model.replicas or 1), clock)
     return InProcess(model, version, loader(model, version), clock)
-
-
-def _text_target(model: Model, version: Version, clock: Clock, dice: Dice) -> OwnedText:
-    """How a worker asks a language model."""
-    from servery.targets.endpoints import Endpoint
-    from servery.targets.heuristic import HeuristicTarget
-    from servery.targets.language import LanguageTarget
-    from servery.terms.placement import asked_at
-
-    if model.runtime == "heuristic":
-        return HeuristicTarget(model, version, clock, dice)
-    endpoints = [Endpoint(url, os.environ.get(name, "") if name else "") for url, name in asked_at(model)]
-    return LanguageTarget(model, version, endpoints, clock, dice)

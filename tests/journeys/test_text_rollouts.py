@@ -1,4 +1,4 @@
-"""A language model is asked beside another one, which answers everybody: agreement, guards, money, and nobody waits for it."""
+"""Language models in the place of others: asked beside them (agreement, guards, money, and nobody waits), or checked first."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fake_vendor import FakeVendor
 from living import Living, servery, until
+from rolling_out import rollout
 
 PRICE = {"usd_per_1m_input": 1, "usd_per_1m_output": 2}
 GUARDS = [{"metric": "errors", "margin": 0.2}, {"metric": "agreement", "margin": 0.2}]
@@ -30,8 +32,31 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "agrees": ("old?calls=weather", f"new?calls=weather&latency_ms={SLOW_MS}", {}),
     "fails": ("old?says=Yes", "new-fails?fault=500", {}),
     "differs": ("old?says=Yes", "new-differs?says=No", {}),
-    "poor": ("old?says=Yes", "new-poor?says=Yes",
-             {"mirror": {"concurrency": 1, "usd_per_hour": POOR_USD}, "bake_s": 600}),
+    "poor": (
+        "old?says=Yes",
+        "new-poor?says=Yes",
+        {"mirror": {"concurrency": 1, "usd_per_hour": POOR_USD}, "bake_s": 600},
+    ),
+}
+CHECKS = [
+    {"prompt": "Is 7 a number?", "contains": "yes"},
+    {
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is 7 a number?"}],
+        "matches": "^Yes",
+    },
+]
+SAYS = [
+    {"prompt": "Is 7 a number?", "equals": " yes "},
+    {"prompt": "As JSON?", "json": True},
+    {"prompt": "So?", "contains": "x"},
+]
+SECRET = "sk-of-the-vendor"
+# Models that nobody calls: what the new version says, its checks, and whether it has an API key.
+CHECKED: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "sound": ("sound?says=Yes, it is.", CHECKS),
+    "wrong": (f"wrong?says=Yes, {SECRET}", [CHECKS[0], SAYS[0], CHECKS[1]]),
+    "wordy": ("wordy?says=Yes", SAYS),
+    "gone": ("gone?fault=401", CHECKS),
 }  # fmt: skip
 
 
@@ -40,7 +65,16 @@ def manifest(url: str, new: bool) -> dict[str, Any]:
         serves = coming if new else old
         return {"runtime": "openai", "endpoint": url, "serves": serves, "price": PRICE, "rollout": {**KIND, **more}}
 
-    return {"models": {name: model(*of) for name, of in MODELS.items()}}
+    kind = {"kind": "blue-green", "bake_s": 0, "min_requests": 0, "guards": [{"metric": "errors", "margin": 0.2}]}
+    checked = {
+        name: model("old?says=Yes", coming, {**dict.fromkeys(KIND, None), **kind, "checks": checks})
+        for name, (coming, checks) in CHECKED.items()
+    }
+    checked["wrong"]["credentials"] = {"env": "VENDOR_KEY"}
+    models = {**{name: model(*of) for name, of in MODELS.items()}, **checked}
+    for one in models.values():
+        one["rollout"] = {key: value for key, value in one["rollout"].items() if value is not None}
+    return {"models": models}
 
 
 class Asking:
@@ -76,8 +110,7 @@ class Told:
 
     def __init__(self, server: Living, vendor: FakeVendor, ended: list[bool]) -> None:
         self.ended = ended
-        self.status = servery("rollout", "status", "--past", "--data", server.data).stdout
-        self.now = servery("rollout", "status", "--data", server.data).stdout
+        self.status, self.now = rollout(server, "status", "--past"), rollout(server, "status")
         self.lines = until(lambda: (found := vendor.invoice()) and all(one["ended"] for one in found) and found)
         rows = until(lambda: self._all(server, len(self.lines)), said=server.written)
         self.arms = Counter((json.loads(one[2])[0]["model"], arm["arm"]) for one in rows for arm in json.loads(one[1]))
@@ -101,8 +134,14 @@ class Told:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """Four models get new versions at once, under traffic, and each rollout comes to its end, or to the end of its money."""
+    """All models get new versions at once, under traffic, and each rollout comes to its end, or to the end of its money."""
     folder = tmp_path_factory.mktemp("shadow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VENDOR_KEY", SECRET)
+        yield from come_to_its_end(folder)
+
+
+def come_to_its_end(folder: Path) -> Iterator[Told]:
     with FakeVendor(folder) as vendor, Living(folder, manifest(vendor.url, False), "--workers", "2") as server:
         until(lambda: server.log_lines("serving on .*: ready"), said=server.written)
         until(server.controlled, said=server.written)
@@ -110,7 +149,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         server.manifest.write_text(json.dumps({"servery": 1, **manifest(vendor.url, True)}))
         done = servery("apply", server.manifest, "--data", server.data, "--yes", "--reason", "new ones")
         assert done.returncode == 0, done.stdout + done.stderr
-        for end in ("agrees is promoted", "fails is rolled back", "differs is rolled back"):
+        ends = (
+            "agrees is promoted",
+            *(f"{name} is rolled back" for name in ("fails", "differs", "wrong", "wordy", "gone")),
+        )
+        for end in (*ends, "sound is running"):
             until(lambda end=end: server.log_lines(f"the rollout .* of {end}"), said=server.written)
         told = Told(server, vendor, asking.stop())
         yield told
@@ -144,7 +187,7 @@ def test_the_vendors_invoice_is_the_books_with_what_was_mirrored(told: Told) -> 
     for line in told.lines:
         billed[line["model"].partition("?")[0] + "-2026"] += line["prompt_tokens"] + line["completion_tokens"]
     assert booked == billed
-    assert {"new-2026", "new-differs-2026", "new-poor-2026"} < set(booked)
+    assert {"new-2026", "new-differs-2026", "new-poor-2026", "sound-2026", "wrong-2026"} < set(booked)
 
 
 def test_an_hours_money_holds_over_all_workers_but_for_what_is_under_way(told: Told) -> None:
@@ -152,3 +195,13 @@ def test_an_hours_money_holds_over_all_workers_but_for_what_is_under_way(told: T
     assert 0 < sum(spent) <= POOR_USD * 1e12 + 2 * max(spent)
     assert told.arms["poor", "dropped"] > 0
     assert "poor" in told.now
+
+
+def test_checks_are_asked_once_each_until_one_is_answered_otherwise(told: Told) -> None:
+    asked = Counter(one["model"] for one in told.served if one["role"] == "check")
+    assert asked == {"sound": 2, "wrong": 2, "wordy": 2, "gone": 1}
+    assert "check 1: it said 'Yes, …', not ' yes '" in told.status
+    assert "check 1: it said 'Yes', which is no JSON" in told.status
+    assert "check 0: model_failed: the endpoint of 'gone' answered 401" in told.status
+    assert SECRET not in told.status
+    assert {one["outcome"] for one in told.served if one["model"] == "gone"} == {"failed"}
