@@ -74,18 +74,26 @@ def test_what_has_waited_for_long_or_has_to_stop_is_hurried(busy_core: int) -> N
         return told.wait(STOP_S)
 
     calm = Calm(Clock(), 10**8)
-    assert calm.do(work, stop, told.set)
+    assert calm.idly(work, stop, told.set)
     assert told.is_set()
     told.clear()
     stop.set()
     impatient = Calm(Clock(), 10**15)
-    assert impatient.do(work, stop, told.set)
+    assert impatient.idly(work, stop, told.set)
     calm.close()
     impatient.close()
+
+
+def test_who_works_nicely_has_a_small_share_and_the_process_keeps_its_own() -> None:
+    calm = Calm(Clock(), 10**9)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    nice = calm.nicely(lambda: os.getpriority(os.PRIO_PROCESS, 0), threading.Event(), lambda: None)
+    assert (nice - own, os.getpriority(os.PRIO_PROCESS, 0)) == (10, own)
+    calm.close()
 
 
 def test_what_goes_wrong_is_raised_where_it_was_asked_for() -> None:
     calm = Calm(Clock(), 10**9)
     with pytest.raises(ZeroDivisionError):
-        calm.do(lambda: 1 // 0, threading.Event(), lambda: None)
+        calm.idly(lambda: 1 // 0, threading.Event(), lambda: None)
     calm.close()

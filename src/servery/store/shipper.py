@@ -76,13 +76,14 @@ class Shipper:
     def run(self, stop: threading.Event, limit_s: float = 10.0) -> None:
         """Ship every quarter of a second until `stop`, and then what is left, for at most `limit_s`.
 
-        In a thread that runs only when the processor has nothing else to do; but where that isn't enough, in this one.
+        In a thread that runs only when the processor has nothing else to do; but where that isn't enough, in one with a
+        small share of it. What has to be done in time, at the beginning and at the end, is done in this one.
         """
         failed, calm = 0, Calm(self._clock, BEHIND_NS)
         while not stop.wait(min(PAUSE_S * 2**failed, PAUSE_MOST_S)):
             well = self._turn(calm, stop, failed)
             failed = 0 if well else min(failed + 1, 16)
-            self._beside()
+            calm.nicely(self._beside, stop, bool)
         calm.close()
         self._at_once = BATCH_LINES
         until = self._clock.steady_ns() + int(limit_s * 1e9)
@@ -97,13 +98,13 @@ class Shipper:
         self._ledger = None
 
     def _turn(self, calm: Calm, stop: threading.Event, failed: int) -> bool:
-        # To open a ledger takes more than the idle time of a busy machine.
-        if self._ledger is None or self._behind():
-            self._at_once = BATCH_LINES
+        if self._ledger is None:  # to open one takes more than the idle time of a busy machine
             return self._try(failed)
-        self._at_once = CALM_LINES
+        behind = self._behind()
+        self._at_once = BATCH_LINES if behind else CALM_LINES
+        do = calm.nicely if behind else calm.idly
         try:
-            return calm.do(lambda: self._try(failed), stop, self._hurried.set)
+            return do(lambda: self._try(failed), stop, self._hurried.set)
         finally:
             self._hurried.clear()
 

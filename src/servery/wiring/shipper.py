@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -13,9 +12,6 @@ from servery.host.settings import DataFolder
 from servery.host.supervisor import Lifeline
 from servery.wiring.commands import ShipperSettings
 
-# The shipper yields to the workers where both want the same core: Records can wait, callers can't.
-_SHIPPER_NICE = 10
-
 
 def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
     """The shipper of this machine: from all spools to the ledger, and to the database of Content."""
@@ -24,7 +20,6 @@ def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
     from servery.store.shipper import Shipper
 
     start_logs("shipper")
-    os.nice(_SHIPPER_NICE)
     folder = DataFolder(Path(settings.data))
     stop = threading.Event()
     # A service manager may send these to every process. The supervisor says when: after the worker's last Record.
