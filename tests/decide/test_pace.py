@@ -24,7 +24,7 @@ CHECKED = Accept(0.8, (0.5, 0.9), "logprob")
 SCORED = Policy("complexity", thresholds=(0.3,), ranges=((0.1, 0.6),))
 
 
-@given(BOUNDS, st.integers(2, 300))
+@given(BOUNDS, st.integers(4, 300))
 def test_levels_ascend_from_end_to_end_through_what_is_declared(bounds: list[float], most: int) -> None:
     low, declared, high = bounds
     found = levels(declared, (low, high), most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -127,7 +128,10 @@ def test_what_was_begun_goes_on_after_a_restart(tmp_path: Path) -> None:
         apply(server)
         users = [str(number) for number in range(20)]
         first = [doubled(server, **{"x-user": user}) for user in users]
+        until(lambda: "step 1 of 1" in rollout(server, "status"), said=server.written)
+        began = time.monotonic()
         assert server.stop() == 0
+        assert time.monotonic() - began < 15  # nobody waits for who is still connected to a Replica
         server.begin().await_ready()
         until(lambda: len(server.log_lines("serving on .*: ready")) > 1, said=server.written)  # both workers
         until(lambda: [doubled(server, **{"x-user": user}) for user in users] == first, said=server.written)

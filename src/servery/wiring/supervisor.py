@@ -14,6 +14,7 @@ from servery.host.supervisor import Child, Supervisor
 from servery.terms.change import Snapshot
 from servery.wiring.commands import (
     FLEET_WORD,
+    REPLICAS,
     SHIPPER,
     WORKERS,
     ControllerSettings,
@@ -57,7 +58,7 @@ def supervise(
         command("controller", ControllerSettings(data, str(manifest.absolute()))),
         (),
         _CONTROLLER_STOP_S,
-        SHIPPER,
+        REPLICAS,  # together: while a Rollout is under way it is connected to some, and they wait for who is
     )
     workers = [
         Child(
