@@ -63,7 +63,7 @@ def test_a_signal_while_a_model_loads(tmp_path: Path) -> None:
 def test_the_folder_stays_taken_while_a_child_is_left(tmp_path: Path) -> None:
     artifacts.slow(tmp_path / "slow.onnx")
     models = {"slow": {"runtime": "onnx", "artifact": "slow.onnx"}}
-    server = Living(tmp_path, {"models": models, "server": {"drain": {"limit_s": 10}}})
+    server = Living(tmp_path, {"models": models, "server": {"drain": {"limit_s": 6}}})
     with running(server):
         server.begin().await_ready()
         assert server.process is not None

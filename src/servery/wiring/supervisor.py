@@ -45,7 +45,8 @@ def supervise(
 ) -> Supervisor:
     """The supervisor of the workers, the controller, the shipper and the Replicas; OSError. The shipper starts first and stops last.
 
-    It shares the folder's `lock`: were the supervisor killed, there would be two shippers otherwise for a moment.
+    All but the Replicas share the folder's `lock`: were the supervisor killed, there would be two shippers or controllers
+    otherwise for a moment.
     """
     drain = snapshot.manifest.server.drain
     http, grpc = listeners.http, listeners.grpc
@@ -56,7 +57,7 @@ def supervise(
     controller = Child(
         "controller",
         command("controller", ControllerSettings(data, str(manifest.absolute()))),
-        (),
+        (lock,),
         _CONTROLLER_STOP_S,
         REPLICAS,  # together: while a Rollout is under way it is connected to some, and they wait for who is
     )
@@ -64,7 +65,7 @@ def supervise(
         Child(
             f"worker-{number}",
             command("worker", WorkerSettings(data, http.fileno(), number, "" if grpc is None else address_of(grpc))),
-            (http.fileno(),),
+            (http.fileno(), lock),
             drain.grace_s + drain.limit_s + 15.0,
             WORKERS,
         )
