@@ -36,8 +36,8 @@ class Serving:
     def __init__(self, *designs: tuple[str, Design]) -> None:
         self.settled = Snapshot(1, Manifest(1, routes={"r": ROUTE, "s": ROUTE}, experiments=dict(designs)), "", {})
 
-    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Intent) -> Change:
-        assert intent.act == "experiment"
+    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Callable[[], Intent]) -> Change:
+        assert intent().act == "experiment"
         self.settled = amended(self.settled)
         return Change(2)
 

@@ -33,9 +33,12 @@ class Serving:
         candidate = Candidate("r1", manifest.models["m"], served, 0.1)
         self.settled = Snapshot(1, manifest, "", {"m": served}, candidates={"m": candidate})
 
-    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Intent) -> Change:
+    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Callable[[], Intent]) -> Change:
         self.settled = amended(self.settled)
         return Change(2)
+
+    async def withdraw(self, rollouts: frozenset[str]) -> None:
+        pass
 
     def alive(self) -> None:
         pass

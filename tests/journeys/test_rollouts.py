@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
 from living import servery, until
-from rolling_out import ASK, BAD, GOOD, apply, begun, doubled, plan, promoted, records, rollout, write
+from rolling_out import ASK, BAD, GOOD, apply, begun, declared, doubled, plan, promoted, records, rollout, write
+from servery.cli.child import servery_command
 
 
 def test_a_harmless_version_goes_from_share_to_share_and_is_promoted(tmp_path: Path) -> None:
@@ -88,7 +91,9 @@ def test_by_hand_it_is_paused_resumed_and_aborted_and_then_held(tmp_path: Path) 
         assert "Nothing is being rolled out" in rollout(server, "status")
         write(tmp_path, 2, GOOD.format(factor=2))
         assert "canary: 0.5 of the units, and then all" in apply(server)
-        until(lambda: "step 1 of 1, 0.5 of the units" in rollout(server, "status"), said=server.written)
+        assert "paused" in rollout(server, "pause", "m")  # as soon as it is served
+        assert "step 1 of 1, 0.5 of the units" in rollout(server, "status")
+        assert "running" in rollout(server, "resume", "m")
         assert "is being rolled out" in plan(server)
         write(tmp_path, 3, GOOD.format(factor=3))
         assert "promote or abort that first" in apply(server, code=1)
@@ -107,6 +112,44 @@ def test_by_hand_it_is_paused_resumed_and_aborted_and_then_held(tmp_path: Path) 
         assert all(doubled(server) for _ in range(20))
         assert rollout(server, "status", "--past").count("\n") == 2
         assert "no rollout of the model" in rollout(server, "abort", "m", code=1)
+
+
+WAITS = """import pathlib, time
+class Model:
+    def __init__(self):
+        while not pathlib.Path({path!r}).exists():
+            time.sleep(0.05)
+    def predict(self, x):
+        return {{'y': x['x']}}
+"""
+
+
+def test_an_abort_is_in_effect_within_a_second_though_another_model_loads_for_long(tmp_path: Path) -> None:
+    steps, loaded = [{"share": 0.5, "bake_s": 600}], tmp_path / "loaded"
+    with begun(tmp_path, steps=steps) as server:
+        write(tmp_path, 2, GOOD.format(factor=2))
+        apply(server)
+        assert any(doubled(server) for _ in range(40))
+        write(tmp_path, 1, WAITS.format(path=str(loaded)), "slow")
+        server.manifest.write_text(json.dumps({"servery": 1, **declared("slow", steps=steps)}))
+        command = [*servery_command(), "apply", str(server.manifest), "--data", str(server.data), "--yes"]
+        with subprocess.Popen(
+            [*command, "--reason", "more"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as other:
+            try:
+                until(lambda: server.log_lines("applies .*servery.yaml")[1:], said=server.written)
+                assert "aborted" in rollout(server, "abort", "m", "--reason", "a complaint")
+                aborted_ns = time.time_ns()
+                assert not any(doubled(server) for _ in range(40))
+                assert other.poll() is None  # it is still at it
+                said_ns = json.loads(rollout(server, "status", "--past", "-o", "json"))["rollouts"][0]["since_ns"]
+                assert aborted_ns - said_ns < 2_000_000_000  # with the end of the command
+            finally:
+                loaded.touch()
+            assert other.wait(40) == 0
+        until(lambda: "is being rolled out" not in plan(server), said=server.written)
+        assert not any(doubled(server) for _ in range(20))
+        assert server.stop() == 0
 
 
 def test_without_a_controller_the_old_version_answers_and_with_one_it_goes_on(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class World:
         )
         self.settled = arrange(one, two, lambda: "r1").snapshot
         self.evidence: Evidence | None = {}
+        self.busy = asyncio.Lock()  # held while another change is under way
+        self.withdrawn: frozenset[str] = frozenset()
         self._folder = folder
 
     def rollouts(self) -> Rollouts:
@@ -45,10 +47,14 @@ class World:
         clock = Clock(lambda: self.wall_ns, lambda: self.steady_ns)
         return Rollouts(self, book, self, self, clock, Dice())
 
-    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Intent) -> Change:
-        assert intent.act == "rollout"
-        self.settled = amended(self.settled)
-        return Change(1)
+    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Callable[[], Intent]) -> Change:
+        async with self.busy:
+            assert intent().act == "rollout"
+            self.settled = amended(self.settled)
+            return Change(1)
+
+    async def withdraw(self, rollouts: frozenset[str]) -> None:
+        self.withdrawn = rollouts
 
     def alive(self) -> None: ...
 
@@ -155,3 +161,43 @@ def test_what_is_no_longer_declared_ends_and_what_is_worse_goes(tmp_path: Path) 
         assert second.settled.candidates == {}
 
     asyncio.run(run())
+
+
+def test_what_is_served_can_be_ended_at_once_though_nobody_has_looked_at_it_yet(tmp_path: Path) -> None:
+    async def run() -> None:
+        world = World(tmp_path, ERRORS)
+        assert (await world.rollouts().act("m", "pause", "ops", "lunch")).phase is Phase.PAUSED
+        other = World(tmp_path / "other", ERRORS)
+        (tmp_path / "other").mkdir()
+        assert (await other.rollouts().act("m", "abort", "ops", "a complaint")).phase is Phase.ABORTED
+        assert other.settled.candidates == {}
+
+    asyncio.run(run())
+
+
+def test_what_is_ended_or_worse_is_withdrawn_while_another_change_is_under_way_and_goes_after_it(
+    tmp_path: Path,
+) -> None:
+    async def run(folder: Path, by_hand: bool) -> None:
+        world = World(folder, ERRORS)
+        rollouts = world.rollouts()
+        await world.turns(rollouts, 1)
+        async with world.busy, asyncio.timeout(20):
+            if by_hand:
+                await rollouts.act("m", "abort", "ops", "a complaint")
+            else:
+                world.answered(2_000, 0.75)
+                await world.turns(rollouts, 2)
+            assert world.withdrawn == {"r1"}
+            assert world.settled.candidates
+            later = world.rollouts()  # the controller dies before anything else is served
+            await world.turns(later, 1)
+            assert later.under_way == ()
+            assert world.withdrawn == {"r1"}
+        await world.turns(rollouts, 2)
+        assert world.settled.candidates == {}
+        assert world.withdrawn == frozenset()
+
+    for by_hand in (True, False):
+        (tmp_path / str(by_hand)).mkdir()
+        asyncio.run(run(tmp_path / str(by_hand), by_hand))

@@ -38,7 +38,7 @@ class Serves(Protocol):
 
     @property
     def settled(self) -> Snapshot: ...
-    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Intent) -> Change: ...
+    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Callable[[], Intent]) -> Change: ...
 
 
 class Book(Protocol):
@@ -199,7 +199,7 @@ class Experiments:
             experiment_id(self._dice.bits(6).hex()), name, design, now_ns, stage, now_ns, who=who, why=why
         )
         intent = Intent(self._dice.bits(16).hex(), "experiment", who, why or "it starts", name)
-        change = await self._serves.amend(lambda now: _with(now, begun), intent)
+        change = await self._serves.amend(lambda now: _with(now, begun), lambda: intent)
         if change.message:
             raise Refusal(Reason.CHANGE_REFUSED, f"'{name}' can't be served: {change.message}")
         await asyncio.to_thread(self._book.keep, begun, now_ns, ())
@@ -253,7 +253,7 @@ class Experiments:
             return
         told = "; ".join(f"{one.experiment.name} {one.experiment.stage.value}" for one in self._followed.values())
         intent = Intent(self._dice.bits(16).hex(), "experiment", who, told or "it is concluded")
-        change = await self._serves.amend(self._agreeing, intent)
+        change = await self._serves.amend(self._agreeing, lambda: intent)
         if change.message:
             log.error("what experiments have come to can't be served: %s", change.message)
         else:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ from servery.control.apply import into, publish, read_took, write_whole
 from servery.control.arrange import arrange, refused
 from servery.control.frozen import why_frozen
 from servery.control.journal import Journal
+from servery.control.peers import Peer, Peers
 from servery.control.places import Places
 from servery.control.planning import Looked, look_at_file, look_at_revision
 from servery.control.posting import Posting
@@ -37,30 +37,19 @@ from servery.terms.messages import (
     Published,
     Replied,
     Seen,
+    Withdrew,
 )
 from servery.terms.placement import fit, making_room, place
 from servery.terms.reasons import Reason, Refusal
-from servery.terms.statistics import VersionStatistics, latest, together
+from servery.terms.statistics import VersionStatistics
 
 log = logging.getLogger("servery.controller")
 
 
 # All workers must have loaded what is new by then, or the old one goes on.
 _IN_EFFECT_S = 600.0
-_COUNT_S = 2.0
 # So long after its start the controller waits for workers that aren't connected yet, before it changes anything.
 _MEET_S = 10.0
-
-
-class Peer:
-    """A worker that is connected, and the epoch that it answers by."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.name = ""
-        self.epoch = 0
-        self.asked = 0  # the number of the last count it answered
-        self.counted: tuple[VersionStatistics, ...] = ()
 
 
 class Controller:
@@ -81,20 +70,17 @@ class Controller:
     ) -> None:
         self.snapshot = self.settled = snapshot
         self.journal = journal
-        self.peers: list[Peer] = []
+        self._peers = Peers()
         self.posting = Posting(folder.bulletin, snapshot, Clock(), lambda: [peer.channel for peer in self.peers])
         self._folder = folder
         self.manifest = manifest
         self._took_ns = read_took(folder.took)
         self._fleet = fleet
         self._changing = asyncio.Lock()
-        self._moved = asyncio.Event()
         self._met = False  # whether all workers have been there
         self._failed: dict[str, str] = {}
         self._server: asyncio.Server | None = None
         self._until = 0.0  # of the loop's time
-        self._ended: tuple[VersionStatistics, ...] = ()  # of workers that are gone
-        self._counts = itertools.count(1)
         self._asked: set[asyncio.Task[None]] = set()
         self._dice = Dice()
 
@@ -145,14 +131,20 @@ class Controller:
                 self.manifest = looked.file
             return change
 
-    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Intent) -> Change:
-        """Serve what `amended` makes of what is served; nothing happens where it makes no difference."""
+    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Callable[[], Intent]) -> Change:
+        """Serve what `amended` makes of what is served, once no other change is under way; nothing happens where it makes no difference."""
         async with self._changing:
             wanted = amended(self.snapshot)
             if wanted == self.snapshot:
                 return self._now()
-            log.info("%s: %s", intent.act, intent.why)
-            return await self._publish(wanted.models, intent, wanted)
+            meant = intent()
+            log.info("%s: %s", meant.act, meant.why)
+            return await self._publish(wanted.models, meant, wanted)
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The workers that are connected."""
+        return self._peers.all
 
     def alive(self) -> None:
         """Have the workers know that somebody watches what is exposed."""
@@ -218,19 +210,12 @@ class Controller:
                 raise Refusal(Reason.CONFLICT, f"{why_held(held)}; only `servery apply --retry REASON` brings it back")
 
     async def statistics(self) -> tuple[VersionStatistics, ...]:
-        """What has run on this machine since the controller's start. Of a worker that doesn't answer, what it said last."""
-        number = next(self._counts)
-        waiting = set(self.peers)
-        for peer in waiting:
-            peer.channel.send(Count(number))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_counted(waiting, number), _COUNT_S)
-        return together(latest((*self._ended, *(one for peer in self.peers for one in peer.counted))))
+        """As of Peers."""
+        return await self._peers.statistics()
 
-    async def _all_counted(self, peers: Collection[Peer], number: int) -> None:
-        while any(peer in self.peers and peer.asked < number for peer in peers):
-            self._moved.clear()
-            await self._moved.wait()
+    async def withdraw(self, rollouts: frozenset[str]) -> None:
+        """As of Peers."""
+        await self._peers.withdraw(rollouts)
 
     async def _stand(self, model: str, standing: Standing, intent: Intent) -> Change:
         async with self._changing:
@@ -362,16 +347,16 @@ class Controller:
         """Wait until all workers have been connected, within bounds: one that isn't yet would go on by what was before."""
         self._met = self._met or len(self.peers) >= self.snapshot.workers
         while not self._met and (left_s := self._until - asyncio.get_running_loop().time()) > 0:
-            self._moved.clear()
+            self._peers.moved.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._moved.wait(), left_s)
+                await asyncio.wait_for(self._peers.moved.wait(), left_s)
             self._met = len(self.peers) >= self.snapshot.workers
         self._met = True
 
     async def _in_effect(self, epoch: int) -> None:
         while not self._failed and not (self.peers and all(peer.epoch >= epoch for peer in self.peers)):
-            self._moved.clear()
-            await self._moved.wait()
+            self._peers.moved.clear()
+            await self._peers.moved.wait()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(Channel(reader, writer))
@@ -379,30 +364,26 @@ class Controller:
             async for message in peer.channel.receive():
                 self._hear(peer, message)
         finally:
-            if peer in self.peers:
-                self.peers.remove(peer)
-                self._ended = latest((*self._ended, *peer.counted))
-            peer.channel.close()
-            self._moved.set()
+            self._peers.lost(peer)
 
     def _hear(self, peer: Peer, message: AnyMessage) -> None:
         match message:
             case Hello(worker, epoch, took_ns, bulletin):
                 peer.name, peer.epoch = worker, epoch
-                self.peers.append(peer)
+                known = self._peers.met(peer)
                 self.posting.adopt(bulletin)
                 self.posting.tell([peer.channel])
                 self._learn(took_ns)
                 if epoch < self.snapshot.epoch:
                     peer.channel.send(Published(self.snapshot.epoch))
-                elif self.snapshot.candidates:
+                elif self.snapshot.candidates and known:
                     peer.channel.send(Alive(epoch))
             case Acknowledged(epoch, problems, took_ns):
                 self._learn(took_ns)
                 peer.epoch = epoch if not problems else peer.epoch
                 self._failed.update(problems)
-            case Counted(number, statistics):
-                peer.asked, peer.counted = max(peer.asked, number), statistics
+            case Counted() | Withdrew():
+                self._peers.hear(peer, message)
             case Seen(sights):
                 self.posting.hear(sights)
                 return
@@ -412,7 +393,7 @@ class Controller:
                 self._in_background(self._count(peer, number))
             case _:
                 log.warning("%s said what only the controller says", peer.name)
-        self._moved.set()
+        self._peers.moved.set()
 
     def _learn(self, took_ns: dict[str, float]) -> None:
         """What a call takes is measured once for the same bytes; what is too slow for a worker moves to a Replica."""

@@ -24,6 +24,7 @@ from servery.terms.rollouts import Looked, Phase, Rollout, RolloutPolicy
 log = logging.getLogger("servery.controller")
 
 _LOOK_S = 1.0
+_PATIENT_S = 0.5  # so long it is waited for that what was decided is served: another change may be under way
 _LOOKS = 500  # a Rollout that has run for long is looked at so often in the time that it has run
 _ALIVE_S = 5.0
 _JUMP_NS = 2 * 10**9  # what a clock that is set step by step never does between two looks
@@ -36,7 +37,11 @@ class Serves(Protocol):
 
     @property
     def settled(self) -> Snapshot: ...
-    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Intent) -> Change: ...
+    async def amend(self, amended: Callable[[Snapshot], Snapshot], intent: Callable[[], Intent]) -> Change: ...
+    async def withdraw(self, rollouts: frozenset[str]) -> None:
+        """Have nobody given the candidates of these, and of no others; at once, whatever else is being changed."""
+        ...
+
     def alive(self) -> None: ...
 
 
@@ -45,6 +50,7 @@ class Book(Protocol):
 
     def rollouts(self) -> list[Rollout]: ...
     def over(self, most: int) -> list[Rollout]: ...
+    def find(self, rollout: str) -> Rollout | None: ...
     def keep(self, rollout: Rollout, who: str, at_ns: int, looks: Sequence[Looked]) -> None: ...
     def judged(self, rollout: str) -> bytes | None: ...
     def look(self, rollout: str, at_ns: int, looks: Sequence[Looked], judged: bytes) -> None: ...
@@ -107,6 +113,7 @@ class Rollouts:
         self._over: dict[str, Rollout] = {}  # until what is served says so too
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._serving: asyncio.Task[None] | None = None
         self._ahead_ns: int | None = None  # how far the wall clock is ahead of the steady one
 
     async def start(self) -> None:
@@ -116,9 +123,10 @@ class Rollouts:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="rollouts")
 
     async def drain(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._serving) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for followed in self._followed.values():
             await _close(followed)
 
@@ -132,8 +140,12 @@ class Rollouts:
         return await asyncio.to_thread(self._book.over, most)
 
     async def act(self, model: str, verb: str, who: str, why: str) -> Rollout:
-        """Do by hand what only a person may: pause, resume, promote, abort. Refusal."""
+        """Do by hand what only a person may: pause, resume, promote, abort. Refusal.
+
+        An abort is in effect then, though another change may be under way. A promotion waits for that.
+        """
         async with self._turn:
+            await self._adopt(self._clock.wall_ns())
             followed = next((one for one in self._followed.values() if one.rollout.model == model), None)
             if followed is None:
                 raise Refusal(Reason.NOT_FOUND, f"no rollout of the model '{model[:128]}' is under way")
@@ -142,24 +154,41 @@ class Rollouts:
                 phase = followed.rollout.phase.value
                 raise Refusal(Reason.CONFLICT, f"the rollout of '{model}' is {phase}, so it can't {verb}")
             await self._keep(followed, changed, who)
+        if verb == "promote":
             await self._serve()
-            return changed
+        else:
+            await self._have_served()
+        return changed
 
     async def turn(self) -> None:
         """One look at everything, and what follows from it."""
         async with self._turn:
             now_ns = self._clock.wall_ns()
             await self._mind_the_clock(now_ns)
-            for rollout in adopted(self._serves.settled, self._known, now_ns):
-                log.info("the rollout %s of %s begins: %s", rollout.id, rollout.model, rollout.candidate)
-                await asyncio.to_thread(self._book.keep, rollout, "", now_ns, ())
-                followed = self._follow(rollout, None)
-                if (before := await asyncio.to_thread(self._watching.before, rollout)) is not None:
-                    followed.judge.learn(before)
+            await self._adopt(now_ns)
             for followed in list(self._followed.values()):
                 if now_ns >= followed.looked_ns + _pause_ns(followed.rollout, now_ns):
                     await self._look(followed, now_ns)
-            await self._serve()
+            await self._serves.withdraw(self._withdrawn)
+        await self._have_served()
+
+    async def _adopt(self, now_ns: int) -> None:
+        """Follow the candidates that nobody watches yet. One whose Rollout an earlier life has ended stays so."""
+        for rollout in adopted(self._serves.settled, self._known, now_ns):
+            before = await asyncio.to_thread(self._book.find, rollout.id)
+            if before is not None and before.phase.over:
+                self._over[before.id] = before
+                continue
+            log.info("the rollout %s of %s begins: %s", rollout.id, rollout.model, rollout.candidate)
+            await asyncio.to_thread(self._book.keep, rollout, "", now_ns, ())
+            followed = self._follow(rollout, None)
+            if (totals := await asyncio.to_thread(self._watching.before, rollout)) is not None:
+                followed.judge.learn(totals)
+
+    @property
+    def _withdrawn(self) -> frozenset[str]:
+        """The Rollouts that were ended, and whose candidates a Snapshot may still have."""
+        return frozenset(one.id for one in self._over.values() if one.phase is not Phase.PROMOTED)
 
     async def _mind_the_clock(self, now_ns: int) -> None:
         """Steps last as long as they are declared, though the wall clock jumps; where it jumped while nobody looked can't be told."""
@@ -232,19 +261,39 @@ class Rollouts:
         followed.rollout = changed
         if changed.phase.over:
             self._over[changed.id] = self._followed.pop(changed.id).rollout
+            await self._serves.withdraw(self._withdrawn)
             await _close(followed)
 
+    async def _have_served(self) -> None:
+        """Have served what the Rollouts say, beside what goes on here where that takes longer. What it fails with is raised here, or
+        in the next turn.
+        """
+        until = asyncio.get_running_loop().time() + _PATIENT_S
+        if self._serving is not None:  # it may have asked already what they say
+            await self._served(self._serving, until)
+        if self._serving is None:
+            self._serving = asyncio.get_running_loop().create_task(self._serve(), name="rollouts served")
+            await self._served(self._serving, until)
+
+    async def _served(self, serving: asyncio.Task[None], until: float) -> None:
+        """Wait for it until then (the loop's time)."""
+        await asyncio.wait((serving,), timeout=max(until - asyncio.get_running_loop().time(), 0))
+        if serving.done() and self._serving is serving:
+            self._serving = None
+            serving.result()
+
     async def _serve(self) -> None:
-        """Have served what the Rollouts say."""
-        known = self._known
-        told = [f"{one.model} {one.phase.value}" for one in known.values()]
-        intent = Intent(self._dice.bits(16).hex(), "rollout", "servery", ", ".join(told))
-        change = await self._serves.amend(lambda snapshot: agreeing(snapshot, known), intent)
+        """Have served what the Rollouts say by the time when that is done."""
+        change = await self._serves.amend(lambda snapshot: agreeing(snapshot, self._known), self._intent)
         if change.message:
             log.error("what the rollouts want can't be served: %s", change.message)
         elif self._over:
             exposed = {one.rollout for one in self._serves.settled.candidates.values()}
             self._over = {name: one for name, one in self._over.items() if name in exposed}
+
+    def _intent(self) -> Intent:
+        told = [f"{one.model} {one.phase.value}" for one in self._known.values()]
+        return Intent(self._dice.bits(16).hex(), "rollout", "servery", ", ".join(told))
 
 
 async def _close(followed: Followed) -> None:

@@ -27,6 +27,8 @@ from servery.terms.messages import (
     Published,
     Replied,
     Seen,
+    Withdraw,
+    Withdrew,
 )
 from servery.terms.reasons import Reason, Refusal
 from servery.terms.statistics import VersionStatistics
@@ -174,6 +176,9 @@ class Link:
                 self._news.set()
             elif isinstance(message, Alive):
                 self._serving.heard(message.epoch)
+            elif isinstance(message, Withdraw):
+                serving.withdraw(message.rollouts)
+                channel.send(Withdrew(message.number))
             elif isinstance(message, Posted):
                 self._serving.hear(message.bulletin)
             elif isinstance(message, Replied):

@@ -147,6 +147,10 @@ class Serving:
         if epoch == self.table.epoch:
             self._lease.renew()
 
+    def withdraw(self, rollouts: frozenset[str]) -> None:
+        """Give nobody the candidates of these Rollouts from now on."""
+        self._lease.withdrawn = rollouts
+
     async def start(self) -> None:
         """Load and warm up what the first Snapshot names. What can't be loaded is unavailable; the others serve."""
         self._show()

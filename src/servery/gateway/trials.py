@@ -26,15 +26,16 @@ HOLDS_NS = 30 * 10**9
 
 
 class Lease:
-    """Until when candidates may be served (steady ns), renewed by each word of the controller; and what mirroring may take. Owned by
-    the worker.
+    """Until when candidates may be served (steady ns), renewed by each word of the controller; those that it has `withdrawn`, by
+    Rollout; and what mirroring may take. Owned by the worker.
     """
 
-    __slots__ = ("_now_ns", "rooms", "until_ns")
+    __slots__ = ("_now_ns", "rooms", "until_ns", "withdrawn")
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns = now_ns
         self.until_ns = 0
+        self.withdrawn: frozenset[str] = frozenset()
         self.rooms = Rooms()
 
     def renew(self) -> None:
@@ -191,7 +192,11 @@ def assigned(exposed: Exposed, record_id: bytes, said: Said, now_ns: int) -> Giv
     told: list[Assigned] = []
     taken: list[Room] = []
     tokens: list[str] = []
+    withdrawn = exposed.lease.withdrawn
     for trial, digest in zip(exposed.trials, _digests(exposed, record_id, said), strict=True):
+        if trial.rollout in withdrawn:
+            arms.append(Arm.INCUMBENT)
+            continue
         room = exposed.rooms[len(arms)] if trial.mirrors else None
         arm, one = assign(trial, digest, room is None or room.free(now_ns))
         if arm is Arm.MIRRORED and room is not None:

@@ -44,6 +44,13 @@ class RolloutBook:
             rows = connection.execute(query).scalars().all()
         return [msgspec.json.decode(row, type=Rollout) for row in rows]
 
+    def find(self, rollout: str) -> Rollout | None:
+        """One by its id, whether or not it is over."""
+        table = schema.rollouts
+        with self._opened().transaction() as connection:
+            row = connection.execute(select(table.c.rollout).where(table.c.id == rollout)).scalar_one_or_none()
+        return None if row is None else msgspec.json.decode(row, type=Rollout)
+
     def judged(self, rollout: str) -> bytes | None:
         """What its Judge had come to."""
         table = schema.rollouts

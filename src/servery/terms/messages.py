@@ -89,4 +89,21 @@ class Seen(Message, frozen=True):
     sights: tuple[Sight, ...]
 
 
-AnyMessage = Hello | Published | Alive | Acknowledged | Asked | Replied | Count | Counted | Posted | Seen
+class Withdraw(Message, frozen=True):
+    """The controller to all: nobody is given the candidates of these Rollouts any more, whatever a Snapshot says; of all others they
+    may be. A worker answers with Withdrew once it is so.
+    """
+
+    number: int
+    rollouts: frozenset[str]
+
+
+class Withdrew(Message, frozen=True):
+    """A worker gives nobody what was withdrawn."""
+
+    number: int
+
+
+AnyMessage = (
+    Hello | Published | Alive | Acknowledged | Asked | Replied | Count | Counted | Posted | Seen | Withdraw | Withdrew
+)
