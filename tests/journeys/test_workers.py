@@ -40,8 +40,11 @@ def test_all_workers_answer_and_are_counted_together(tmp_path: Path) -> None:
         assert all(connections(worker, server.port) for worker in server.workers())
         answers = client.stop()
         assert {answer.status for answer in answers} == {200}
-        counted = server.get("/v2/models/m/stats").json["model_stats"][0]["inference_count"]
-        assert counted == len(answers)
+
+        def counted() -> int:
+            return server.get("/v2/models/m/stats").json["model_stats"][0]["inference_count"]
+
+        until(lambda: counted() == len(answers), said=counted)  # each worker, once the controller has met it
         assert server.stop() == 0
         assert {answer.record for answer in answers} == set(server.ids())
         runs = {name[0][-10:] for name in server.records("SELECT DISTINCT run FROM uptime")}
