@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import artifacts
 import living
 from living import Living, servery, until
 from server import tensor
-from stores import S3, environment, s3
+from stores import CREDENTIALS, S3, environment, s3
 
 ROW = {"inputs": [tensor("x", "FP32", [1, 30], [0.0] * 30)]}
 SURE = {0: [0.9, 0.1], 1: [0.2, 0.8]}
@@ -46,6 +48,26 @@ def end_worker(server: Living) -> None:
 
 def copies(server: Living) -> int:
     return sum(path.is_dir() for path in (server.data / "artifacts").iterdir())
+
+
+def test_a_store_that_does_not_answer_holds_up_no_stop(tmp_path: Path) -> None:
+    artifacts.constant(tmp_path / "m.onnx", SURE[0])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            environment(**CREDENTIALS, AWS_ENDPOINT_URL=where),
+            Living(tmp_path, {"models": {"m": {"runtime": "onnx", "artifact": "m.onnx"}}}) as server,
+        ):
+            until(server.controlled, said=server.written)
+            model = {"runtime": "onnx", "artifact": "s3://models/churn.onnx"}
+            server.manifest.write_text(json.dumps({"servery": 1, "models": {"m": model}}))
+            server.signal(signal.SIGHUP)
+            silent.settimeout(30)
+            asked, _ = silent.accept()
+            began = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - began < 8
+            asked.close()
 
 
 def test_a_model_in_a_bucket_is_served_and_outlives_the_bucket(store: S3, tmp_path: Path) -> None:

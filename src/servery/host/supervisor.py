@@ -20,6 +20,7 @@ log = logging.getLogger("servery.supervisor")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _STEADY_S = 10.0  # a process that lived this long starts again after the first pause
+_LAST_WORDS_S = 1.0
 _NOW_S = 3.0  # how long a process that is told to stop now may take
 _FIRST_ANSWER_S = 60.0  # how long a process that is watched may take until it answers for the first time
 # Not SIGTERM once more: a service manager may send that to every process by itself, and must not cut requests short.
@@ -170,7 +171,10 @@ class Watched:
             code = await self.process.wait()
             if watching is not None:
                 watching.cancel()
-            await listening
+            # What it has said is here. The end of its line may never come: a process that it has left behind may have it still.
+            await asyncio.wait((listening,), timeout=_LAST_WORDS_S)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
             self._line = None
             return code
 

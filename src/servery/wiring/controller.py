@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +24,7 @@ from servery.wiring.commands import ADMIN_WORD, FLEET_WORD, ControllerSettings, 
 if TYPE_CHECKING:
     from servery.control.alarms import Alarms
     from servery.control.experiments import Experiments
-    from servery.control.loop import Controller
+    from servery.control.loop import Again, Controller
     from servery.control.rollouts import Rollouts
     from servery.control.text_gates import TextGate
     from servery.targets.oip import OipTarget
@@ -76,15 +78,30 @@ def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
         services = Services(
             [controller, rollouts, experiments, _alarms(controller, rollouts, folder), admin, strangers, door]
         )
-        await services.start()
-        again = Again(controller)
-        loop.add_signal_handler(signal.SIGHUP, again.ask)
-        lifeline.say("ready")
-        await stop.wait()
-        await again.drain()
-        await services.drain()
+        await _live(services, Again(controller), stop, lifeline)
 
-    asyncio.run(serve())
+    with asyncio.Runner() as runner:
+        runner.run(serve())
+        # Python would wait for the threads, and what one reads may never come. A change that is cut short is in the journal.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+async def _live(services: Services, again: Again, stop: asyncio.Event, lifeline: Lifeline) -> None:
+    """Start, go on until `stop`, drain. A stop ends the start too."""
+    loop = asyncio.get_running_loop()
+    starting, stopping = loop.create_task(services.start()), loop.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # what has started drains
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    starting.result()
+    loop.add_signal_handler(signal.SIGHUP, again.ask)
+    lifeline.say("ready")
+    await stopping
+    await again.drain()
+    await services.drain()
 
 
 def _alarms(controller: Controller, rollouts: Rollouts, folder: DataFolder) -> Alarms:
