@@ -38,7 +38,7 @@ def test_any_texts_have_features(prompt: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "\n\n", "=", "####", "\ud800", "\x00" * 9, "9" * 999, "\\boxed{", "1e999 = 2 + 2"]
+    "text", ["", " ", "\n\n", "=", "####", "\ud800", "\x00" * 9, "9" * 999, "\\boxed{", "1e999 = 2 + 2", "0² + 3½"]
 )
 def test_texts_with_next_to_nothing_in_them(text: str) -> None:
     for prompt, answer in ((text, text), ("", text), (text, "")):

@@ -169,7 +169,7 @@ def _leave_out_remark(tokens: list[Token]) -> None:
 def _add_number(text: str, tokens: list[Token]) -> None:
     """A number, and what is written with it."""
     written = text.removesuffix(" of")
-    variable = written[-1].isalpha()
+    variable = written[-1].isalnum() and not written[-1].isdecimal()  # also `²` and `½`
     tokens.append(_number(written[:-1] if variable else written))
     if variable:
         tokens.append(_VARIABLE)
