@@ -11,13 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
 
 from lines import MS, new_id
 from servery.host.clock import Clock
-from servery.store import contents_schema, segments
+from servery.store import segments
 from servery.store.carrier import Carrier
 from servery.store.content_spool import PENDING_BYTES, ContentSpool
 from servery.store.content_writer import ContentWriter
@@ -191,13 +188,6 @@ def test_a_reader_keeps_the_log_and_that_is_said(store: Contents, path: Path) ->
     store.expire(NOW)
     assert store.clean
     assert path.with_name("contents.db-wal").stat().st_size == 0
-
-
-def test_the_migrations_make_the_tables_that_the_code_expects(store: Contents, path: Path) -> None:
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), contents_schema.metadata) == []
-    engine.dispose()
 
 
 def test_a_missing_or_foreign_database_is_said_to_be_so(path: Path) -> None:

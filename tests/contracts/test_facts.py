@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lines import attempt, feedback, record
-from servery.store.database import engine_of, upgrade
+from servery.store.database import engine_of, migrate
 from servery.store.ledger import Cursor, Ledger
 from servery.terms.folds import Told
 from servery.terms.record import AnyLine, Assigned, Feedback, Record, same
@@ -122,7 +122,7 @@ def test_what_an_older_ledger_was_told_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "older.db"
     engine = engine_of(path, writes=True)
     with engine.begin() as connection:
-        upgrade(connection, "versions", "0002")
+        migrate(connection, "versions", "0002")
         row = f"(60, '{ARM}', 'label', 3, 2.0, 2.0, 0.0, 1.0, 3, 2, 7)"
         connection.exec_driver_sql(f"INSERT INTO feedback_windows VALUES {row}")
     engine.dispose()

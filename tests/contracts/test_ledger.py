@@ -15,11 +15,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 import servery.store
@@ -186,14 +183,10 @@ def test_retention_drops_whole_days(ledger: Ledger, path: Path) -> None:
     assert ledger.retain(NOW, keep_days=1) == 0
 
 
-def test_the_migrations_make_the_tables_that_the_code_expects(ledger: Ledger, path: Path) -> None:
+def test_the_last_migration_is_the_one_that_the_code_expects() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(servery.store.__file__).parent / "migrations"))
     assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
-    engine.dispose()
 
 
 def test_a_missing_or_foreign_ledger_is_said_to_be_so(tmp_path: Path, path: Path) -> None:

@@ -9,12 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
 
 from servery.control.remembered import draft_of
-from servery.store import state_schema
 from servery.store.state import State, WrongState
 from servery.terms.audit import BEGINNING, Draft, Head, faults
 from servery.terms.change import Served, Snapshot, Version
@@ -174,15 +170,6 @@ def test_many_entries_come_in_order(make: Make) -> None:
     for number in range(1, 12):
         state.record(Draft(number, "root", "", "a"))
     assert [one.number for one in state.entries()] == list(range(1, 12))
-
-
-def test_the_schema_is_what_the_migrations_make(make: Make, tmp_path: Path) -> None:
-    make()
-    engine = create_engine(f"sqlite:///{tmp_path / 'state.db'}")
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, state_schema.metadata) == []
-    engine.dispose()
 
 
 def test_a_state_that_cannot_be_used_says_why(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select
 from sqlalchemy.dialects import sqlite
 
-from servery.store.contents_schema import HEAD, contents, dropped, erasures
-from servery.store.database import engine_of, revision_of, upgrade
+from servery.store.contents_schema import HEAD, contents, dropped, erasures, metadata
+from servery.store.database import bring_up, engine_of, revision_of
 from servery.terms.content import ContentLine, Dropped, Erasure, Sealed
 from servery.terms.record import record_time_ns
 
@@ -58,7 +58,7 @@ class Contents:
         try:
             with self._connection.begin():
                 if create and revision_of(self._connection) != HEAD:
-                    upgrade(self._connection, "versions/contents", HEAD)
+                    bring_up(self._connection, "versions/contents", HEAD, metadata)
                 revision = revision_of(self._connection)
             if revision != HEAD:
                 raise WrongContents(

@@ -6,7 +6,7 @@ import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, inspect, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -38,7 +38,19 @@ def revision_of(connection: Connection) -> str:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() or ""
 
 
-def upgrade(connection: Connection, versions: str, head: str) -> None:
+def bring_up(connection: Connection, versions: str, head: str, tables: MetaData) -> None:
+    """Bring a schema to `head`: a new database gets the `tables`, others the migrations in the folder `versions`."""
+    if inspect(connection).get_table_names():
+        migrate(connection, versions, head)
+        return
+    tables.create_all(connection)
+    # As Alembic makes it, without importing that.
+    version = "version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)"
+    connection.execute(text(f"CREATE TABLE alembic_version ( {version} )"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": head})
+
+
+def migrate(connection: Connection, versions: str, head: str) -> None:
     """Bring a schema to `head`, by the migrations in the folder `versions` of `migrations`."""
     # Imported here: it takes 0.2 s and is needed once in a database's life.
     from alembic import command  # noqa: PLC0415

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import sqlite
 
 from servery.stats.asymptotic import UnitSums
 from servery.store import schema
-from servery.store.database import engine_of, revision_of, upgrade
+from servery.store.database import bring_up, engine_of, revision_of
 from servery.store.facts import Key as FactKey
 from servery.store.facts import told_since
 from servery.store.joining import Joining
@@ -347,7 +347,7 @@ class Ledger:
     def _create(self) -> None:
         with self._connection.begin():
             if revision_of(self._connection) != schema.HEAD:
-                upgrade(self._connection, "versions", schema.HEAD)
+                bring_up(self._connection, "versions", schema.HEAD, schema.metadata)
 
     def _check(self) -> None:
         with self._connection.begin():

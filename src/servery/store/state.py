@@ -16,7 +16,7 @@ from sqlalchemy import Connection, RowMapping, Select, Table, func, select
 from sqlalchemy.exc import DBAPIError
 
 from servery.store import state_schema as schema
-from servery.store.database import engine_of, revision_of, upgrade
+from servery.store.database import bring_up, engine_of, revision_of
 from servery.store.heads import Heads
 from servery.terms.audit import Draft, Entry, Head, sealed
 from servery.terms.change import Snapshot
@@ -47,7 +47,7 @@ class State:
         with self.transaction() as connection:
             revision = revision_of(connection)
             if create and revision != schema.HEAD:
-                upgrade(connection, "state", schema.HEAD)
+                bring_up(connection, "state", schema.HEAD, schema.metadata)
                 revision = schema.HEAD
         if revision != schema.HEAD:
             raise WrongState(
