@@ -17,7 +17,7 @@ import artifacts
 import living
 from living import Living, until
 from server import tensor
-from servery.control.apply import read_snapshot
+from servery.control.published import read_snapshot
 from servery.host.settings import DataFolder
 from servery.store.state import State
 from servery.terms.audit import faults

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import artifacts
-from servery.control.apply import Checked, SnapshotError, check, publish, read_snapshot
+from servery.control.apply import Checked, check
+from servery.control.published import SnapshotError, publish, read_snapshot
 from servery.host.settings import DataFolder
 
 MANIFEST = """\

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 import artifacts
-from servery.control.apply import Checked, check, read_snapshot
+from servery.control.apply import Checked, check
+from servery.control.published import read_snapshot
 from servery.control.remembered import draft_of
 from servery.control.starting import Started, start
 from servery.host.settings import DataFolder

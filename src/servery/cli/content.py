@@ -17,7 +17,7 @@ from servery.cli.audited import audited
 from servery.cli.plan import SERVER_HELP
 from servery.cli.reach import fail
 from servery.cli.reach import told as told_by
-from servery.control.apply import SnapshotError, read_snapshot
+from servery.control.published import SnapshotError, read_snapshot
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.store.contents import Contents, Counted, WrongContents

@@ -14,7 +14,7 @@ from servery.cli.plan import SERVER_HELP
 from servery.cli.plan_text import moment
 from servery.cli.reach import Cut, Failed, Unreached, folder_of, reach
 from servery.control.alarms import looks_of
-from servery.control.apply import SnapshotError, read_snapshot
+from servery.control.published import SnapshotError, read_snapshot
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.store.ledger import WrongLedger

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from servery.cli.audited import audited
 from servery.cli.content import opened, sealer_of
 from servery.cli.router_options import JudgedOptions
-from servery.control.apply import SnapshotError, read_snapshot
+from servery.control.published import SnapshotError, read_snapshot
 from servery.gateway.voices import VOICES
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder

@@ -62,8 +62,9 @@ def ask(there: Reach, folder: DataFolder, manifest: Path | None) -> Planned:
 
 
 def _alone(folder: DataFolder, manifest: Path) -> Planned:
-    from servery.control.apply import SnapshotError, into, read_snapshot, read_took  # noqa: PLC0415 where nobody else looks
+    from servery.control.apply import into  # noqa: PLC0415 where nobody else looks
     from servery.control.planning import Standpoint, look_at_file  # noqa: PLC0415
+    from servery.control.published import SnapshotError, read_snapshot, read_took  # noqa: PLC0415 where nobody else looks
     from servery.store.state import State, WrongState  # noqa: PLC0415
 
     try:

@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from servery.cli.from_records import prompts_of
 from servery.cli.options import command
-from servery.control.apply import Checked, SnapshotError, check, read_snapshot
+from servery.control.apply import Checked, check
 from servery.control.places import did_you_mean
+from servery.control.published import SnapshotError, read_snapshot
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.learning.examples import Unusable

@@ -13,7 +13,7 @@ import typer
 
 from servery.cli.plan import SERVER_HELP
 from servery.cli.reach import fail, told
-from servery.control.apply import SnapshotError, read_snapshot
+from servery.control.published import SnapshotError, read_snapshot
 from servery.host.clock import Clock
 from servery.host.settings import DataFolder
 from servery.telemetry.report import Line, Question, Report

@@ -12,9 +12,9 @@ from typing import Protocol
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from servery.control.apply import write_whole
 from servery.control.drift import Window, alarm_of, look, window_of
 from servery.control.places import did_you_mean
+from servery.control.published import write_whole
 from servery.control.telling import Untold, post, run
 from servery.host.clock import Clock
 from servery.store.ledger import Ledger, NoLedger, WrongLedger

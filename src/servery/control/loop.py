@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from servery.control.apply import into, publish, read_took, write_whole
+from servery.control.apply import into
 from servery.control.arrange import arrange, refused
 from servery.control.frozen import why_frozen
 from servery.control.journal import Journal
@@ -18,6 +18,7 @@ from servery.control.peers import Peer, Peers
 from servery.control.places import Places
 from servery.control.planning import Looked, look_at_file, look_at_revision
 from servery.control.posting import Posting
+from servery.control.published import publish, read_took, write_whole
 from servery.control.resolve import resolve
 from servery.control.validate import validate
 from servery.control.wishes import intent_of, nothing_to_do, why_held

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servery.control.apply import write_whole
+from servery.control.published import write_whole
 from servery.host.bulletin import read_bulletin
 from servery.host.channel import Channel
 from servery.host.clock import Clock

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from servery.control.apply import Checked, SnapshotError, publish, read_snapshot, read_took
+from servery.control.apply import Checked
 from servery.control.arrange import arrange, refused
 from servery.control.frozen import carried
 from servery.control.plan import plan, summary
 from servery.control.planning import read_source
+from servery.control.published import SnapshotError, publish, read_snapshot, read_took
 from servery.control.remembered import draft_of
 from servery.host.clock import Clock, Dice
 from servery.host.settings import DataFolder

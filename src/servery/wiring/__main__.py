@@ -13,7 +13,7 @@ from servery.host.supervisor import Lifeline
 
 def main() -> None:
     """Run one process. Each imports only what its kind needs."""
-    from servery.control.apply import SnapshotError
+    from servery.control.published import SnapshotError
 
     kind, settings, descriptor, life = sys.argv[1:5]
     lifeline = Lifeline(int(descriptor), int(life))

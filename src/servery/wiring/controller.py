@@ -34,9 +34,9 @@ _OURS = "servery"  # the tenant of what nobody else asked for
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     """The controller: the admin API, and the one who publishes."""
-    from servery.control.apply import read_snapshot, write_whole
     from servery.control.journal import Journal
     from servery.control.loop import Again, Controller
+    from servery.control.published import read_snapshot, write_whole
     from servery.gateway.tallies import Tally
     from servery.host.channel import listen_at
     from servery.host.http import HttpServer

@@ -15,7 +15,7 @@ from servery.wiring.commands import ShipperSettings
 
 def run_shipper(settings: ShipperSettings, lifeline: Lifeline) -> None:
     """The shipper of this machine: from all spools to the ledger, and to the database of Content."""
-    from servery.control.apply import read_snapshot
+    from servery.control.published import read_snapshot
     from servery.store.carrier import Carrier
     from servery.store.shipper import Shipper
 

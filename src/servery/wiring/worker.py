@@ -44,7 +44,7 @@ def run_worker(settings: WorkerSettings, lifeline: Lifeline) -> None:
     """A gateway worker: one event loop, one Table, one spool."""
     import uvloop
 
-    from servery.control.apply import read_snapshot
+    from servery.control.published import read_snapshot
     from servery.gateway.holdings import Holdings
     from servery.gateway.link import Link
     from servery.gateway.repository import Repository
