@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests wait for servers and clocks a third of their time.
+WORKERS := $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # pyright asks for a newer version of itself otherwise; constraints.txt says which one is used.
@@ -21,7 +23,7 @@ test: .venv/test.installed  ## every check and every test
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/pytest -n auto --maxprocesses 8
+	$(BIN)/pytest -n $(WORKERS)
 
 proof: .venv/test.installed  ## the tests that take minutes
 	$(BIN)/pytest -m proof
