@@ -23,7 +23,7 @@ test: .venv/test.installed  ## every check and every test
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 proof: .venv/test.installed  ## the tests that take minutes
 	$(BIN)/pytest -m proof
