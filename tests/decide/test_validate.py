@@ -141,6 +141,7 @@ CHANGES = [
     ("p50_ms: 5,", "p50_ms: 60,", "routes.digits.slo.p95_ms", "p95_ms (50) is below p50_ms (60)", "60 or more"),
     ("p95_ms: 50", "p95_ms: 5000", "routes.digits.slo.p95_ms", "above the deadline", "raise `deadline_ms`"),
     ("million: 2,", "million: 2000,", "routes.digits.ceiling", "(1000 per million)", "lower"),
+    ("  beta:", "  servery:", "tenants.servery", "is who asks where Servery does so itself", "another name"),
     ("bbbb" * 16, "aaaa" * 16, "tenants.beta.keys[0].sha256", "the same key as tenants.acme.keys[0]", "key new beta"),
     ("  beta:", "    regions: [uae]\n  beta:", "tenants.acme.regions", "pass through this Servery in 'local'", "uae"),
     (

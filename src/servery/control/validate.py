@@ -19,6 +19,7 @@ from servery.control.needs import check_needs
 from servery.control.paces import check_pacing
 from servery.control.places import Places, at, did_you_mean
 from servery.control.policies import check_policy
+from servery.identity.keys import OWN_TENANT
 from servery.terms.change import Problem, Served
 from servery.terms.manifest import Manifest, Model
 from servery.terms.placement import speaks
@@ -255,6 +256,9 @@ def _tenants(manifest: Manifest, places: Places) -> Iterator[Problem]:
     hashes: dict[str, str] = {}
     for name, tenant in manifest.tenants.items():
         ids: set[str] = set()
+        if name == OWN_TENANT:
+            message = f"{name!r} is who asks where Servery does so itself, as for the checks of a new version"
+            yield places.problem(at("tenants", name), message, "choose another name, so that each has its own bill")
         for index, key in enumerate(tenant.keys):
             where = at("tenants", name, "keys", index)
             if key.id in ids:

@@ -12,6 +12,7 @@ from servery.terms.request import Caller
 
 # Who asks when no tenants are declared; such a Servery listens on loopback only.
 LOCAL_TENANT = "local"
+OWN_TENANT = "servery"  # of what nobody else asked for: checks of a new version
 SEAL_BYTES = 4
 
 Owner = TypeVar("Owner")

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from servery.control.text_gates import TextGate
     from servery.targets.oip import OipTarget
 
-_OURS = "servery"  # the tenant of what nobody else asked for
-
 
 def run_controller(settings: ControllerSettings, lifeline: Lifeline) -> None:
     """The controller: the admin API, and the one who publishes."""
@@ -150,7 +148,7 @@ def _rollouts(controller: Controller, folder: DataFolder) -> Rollouts:
 def _text_gate(candidate: Candidate, controller: Controller, folder: DataFolder) -> TextGate:
     """What asks the checks of a language model. Each call leaves a Record, of the tenant `servery`."""
     from servery.control.text_gates import TextGate
-    from servery.identity.keys import seal
+    from servery.identity.keys import OWN_TENANT, seal
     from servery.store.booking import book
     from servery.terms.record import Attempt, Record, new_record_id
     from servery.wiring.speaking import secrets_of, text_target
@@ -160,7 +158,7 @@ def _text_gate(candidate: Candidate, controller: Controller, folder: DataFolder)
     async def booked(attempt: Attempt, began_ns: int) -> None:
         manifest = controller.snapshot.manifest
         record = Record(
-            new_record_id(seal(folder.seal(), _OURS), began_ns, dice.bits(16)), began_ns, _OURS, "", version.model,
+            new_record_id(seal(folder.seal(), OWN_TENANT), began_ns, dice.bits(16)), began_ns, OWN_TENANT, "", version.model,
             attempt.outcome, attempt.reason, 1, attempt.took_ns, attempt.pico_usd, (attempt,), region=manifest.region,
         )  # fmt: skip
         run = f"{began_ns // 1_000_000:013d}-checks-{dice.bits(4).hex()}"
