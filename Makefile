@@ -28,8 +28,8 @@ test: .venv/test.installed  ## every check and every test
 proof: .venv/test.installed  ## the tests that take minutes
 	$(BIN)/pytest -m proof
 
-proof-quick: .venv/test.installed  ## false verdicts of rollouts in 500 worlds of each kind: at most ten minutes
-	WORLDS=500 $(BIN)/pytest -q -m proof -n auto --maxprocesses 8 tests/worlds/test_false_verdicts.py
+proof-quick: .venv/test.installed  ## false verdicts of rollouts and experiments in 500 worlds of each kind
+	WORLDS=500 $(BIN)/pytest -q -m proof -n auto --maxprocesses 8 tests/worlds/test_false_verdicts.py tests/worlds/test_experiment_world.py
 
 bench: .venv/test.installed  ## Servery beside the least server that could do the same; needs wrk
 	$(BIN)/python benchmarks/bench.py

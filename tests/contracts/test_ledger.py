@@ -246,6 +246,13 @@ def test_a_corrupt_ledger_is_said_once_and_records_wait(
     assert rows(path, "SELECT count(*) FROM records") == [(1,)]
 
 
+def test_of_one_route_only_its_own_feedback_is_read(ledger: Ledger) -> None:
+    first, other, last = (record(at_ns=NOW + at * MS, route=route) for at, route in enumerate(("a", "b", "a")))
+    write(ledger, first, other, last, *(feedback(one, one.route) for one in (first, other, last)))
+    assert [fact.value for chunk in ledger.read(0, 2 * NOW, "a") for fact in chunk.feedback] == ["a", "a"]
+    assert [fact.value for chunk in ledger.read(0, 2 * NOW) for fact in chunk.feedback] == ["a", "b", "a"]
+
+
 def test_what_is_left_is_shipped_at_the_end(folder: Path, path: Path, shipper: Shipper) -> None:
     spool(folder, "r1", record(attempt()))
     stop = threading.Event()

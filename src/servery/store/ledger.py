@@ -251,7 +251,9 @@ class Ledger:
             first = (rows[0][0], rows[0][1])
             late = self._late_between(first, position)
             records = [with_late(record_of(row), late.get(row[1], ())) for row in rows]
-            yield Chunk(records, self._feedback_between(first, position))
+            known = {record.id for record in records}  # others' lie between them where one route is read
+            told = [line for line in self._feedback_between(first, position) if line.record_id in known]
+            yield Chunk(records, told)
 
     def uptimes(self, since_ns: int, until_ns: int) -> list[Uptime]:
         """All uptime that touches [since, until), uncut."""
