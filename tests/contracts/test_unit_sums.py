@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 
 from lines import attempt, feedback, record
 from servery.stats.asymptotic import UnitSums
+from servery.stats.sketch import index_of
+from servery.stats.unit_quantiles import Tallied, bin_of
 from servery.store.ledger import Cursor, Ledger
 from servery.store.unit_sums import KEPT_S, Counts, fold
 from servery.terms.experiments import BEFORE, EXCLUDED, Metric
@@ -24,6 +27,7 @@ NOW = 1_760_000_000 * NS
 TRIED = "x0123456789ab"
 ERRORS = Metric("errors", 0.01)
 COST = Metric("cost", 0.1)
+P90 = Metric("latency", 0.1, quantile=0.9)
 LABEL = Metric("feedback", 0.1, name="label")
 
 
@@ -129,12 +133,46 @@ def test_stored_in_parts_and_twice_and_out_of_order_they_are_what_a_rebuild_give
             assert [found.n, found.x, found.y, found.xx, found.yy, found.xy] == pytest.approx(wanted)
 
 
+def test_how_long_answers_took_is_counted_by_unit_whatever_comes_when(ledger: Ledger) -> None:
+    """The sums are what the Records give by themselves; failures took no time, and a unit without an answer is a unit."""
+    draw = random.Random(3)
+    records = [
+        tried(
+            f"u{number % 30}", "new" if number % 30 < 15 else "old", NOW + number,
+            duration_ns=round(10**7 * draw.lognormvariate(0, 1)), outcome=draw.choice([Outcome.SERVED] * 3 + [Outcome.FAILED]),
+        )
+        for number in range(600)
+    ]  # fmt: skip
+    silent = [tried("never", at_ns=NOW, outcome=Outcome.FAILED, reason="bug"), tried("b", BEFORE), tried("", EXCLUDED)]
+    lines = draw.sample([*records, *silent, *records[::4]], 600 + 3 + 150)
+    for at in range(0, len(lines), 50):
+        write(ledger, *lines[at : at + 50])
+    (found,) = ledger.unit_sums(TRIED, (P90,), NOW * 2)
+    assert set(found) == {"old", "new"}
+    for arm, of in found.items():
+        assert isinstance(of, Tallied)
+        mine = [one for one in records if one.arms[0].arm == arm and one.outcome is Outcome.SERVED]
+        bins = Counter(index_of(one.duration_ns) for one in mine)
+        assert of.bins == tuple(sorted(bins.items()))
+        start = bin_of(of.bins, 0.9)
+        slow = Counter(one.arms[0].unit for one in mine if index_of(one.duration_ns) >= start)
+        each = Counter(one.arms[0].unit for one in mine)
+        y = np.array([*each.values(), *([0] if arm == "new" else [])], float)
+        x = np.array([*(slow[unit] for unit in each), *([0] if arm == "new" else [])], float)
+        assert (of.n, of.x, of.y, of.xx, of.yy, of.xy) == (len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y)
+    (early,) = ledger.unit_sums(TRIED, (P90,), NOW + 19)
+    assert early["new"].n == 16
+    assert early["old"].n == 5
+
+
 def test_units_are_forgotten_long_after_they_last_came(ledger: Ledger) -> None:
     gone, stays = tried("a"), tried("b", at_ns=NOW + 100 * NS)
     write(ledger, gone, stays, feedback(gone, 1.0), feedback(stays, 1.0))
     ledger.retain(NOW + (KEPT_S + 50) * NS, 10_000)
     assert ledger.units(TRIED) == {"new": Counts(1, 1)}
     assert sums(ledger, LABEL) == UnitSums(1, x=1, y=1, xx=1, yy=1, xy=1)
+    write(ledger, tried("a", at_ns=NOW + 200 * NS))
+    assert sums(ledger, P90).y == 2  # of the one that was gone nothing had been left
 
 
 def test_what_units_did_before_comes_beside_what_they_do(ledger: Ledger) -> None:

@@ -18,6 +18,7 @@ ASK = json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [3.0])]})
 CODE = "class Model:\n    def predict(self, x):\n        return {{'y': x['x'] * {factor}}}\n"
 DESIGN = {
     "route": "r", "unit": {"header": "x-user"}, "primary": {"metric": "errors", "margin": 0.2}, "min_units": 100,
+    "guardrails": [{"metric": "latency", "quantile": 0.6, "margin": 200.0}],
     "units": 200, "arms": [{"name": "control", "share": 0.5}, {"name": "double", "share": 0.5, "models": {"only": "two"}}],
 }  # fmt: skip
 
@@ -56,6 +57,12 @@ def doubled(server: Living, user: str | None) -> bool:
     return reply.json["outputs"][0]["data"] == [6.0]
 
 
+def _slower(server: Living) -> dict[str, Any]:
+    """What the last look said of the quantile."""
+    looks = json.loads(experiment(server, "report", "try", "-o", "json"))["looks"]
+    return next(one for one in looks[-1]["looks"] if one["metric"] == "latency p60")
+
+
 def plan_after(server: Living, change: dict[str, Any], code: int) -> str:
     """`servery plan` of a changed manifest."""
     path = server.folder / "changed.yaml"
@@ -77,6 +84,8 @@ def test_units_keep_their_arm_and_the_records_say_it_until_a_verdict_is_there(tm
         assert {user: doubled(server, user) for user in users} == first
         assert not doubled(server, None)
         until(lambda: "no difference" in experiment(server, "report", "try"), said=server.written)
+        until(lambda: _slower(server)["verdict"] in ("no difference", "better"), said=server.written)
+        assert 0 < _slower(server)["control"] < 60
 
         changed = declared()
         changed["experiments"]["try"]["arms"][1]["share"] = 0.4

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from servery.control.compare import Split, arrived_of, compare, conclusion, flaws
 from servery.routing.arms import draw, draw_of
 from servery.stats.asymptotic import UnitSums
+from servery.stats.sketch import RATIO
+from servery.stats.unit_quantiles import Tallied, bin_of
 from servery.terms.experiments import Arm, Conclusion, Design, Experiment, Looked, Metric
 from servery.terms.rollouts import Verdict
 
@@ -36,6 +38,9 @@ class Family(NamedTuple):
         """Of each unit the sums of x over its first, second … visit; one row each."""
         metric = self.design.primary
         like = draws.gamma(2, 0.5, (units, 1))  # a unit's own way, 1 on average
+        if metric.metric == "latency":
+            worse = 1 + harm * metric.margin
+            return np.cumsum(like * worse * draws.lognormal(-2, 0.9, (units, _VISITS)), axis=1)
         if metric.metric == "cost":
             worse = 1 + harm * metric.margin
             return np.cumsum(like * worse * draws.lognormal(-0.72, 1.2, (units, _VISITS)), axis=1)
@@ -49,6 +54,10 @@ FAMILIES = (
     Family("errors: 3 %, users come 1 to 8 times", ERRORS, 0.03),
     Family("rare errors: 0.05 %, margin 0.2 %", msgspec.structs.replace(ERRORS, primary=Metric("errors", 0.002)), 0.0005),
     Family("cost: lognormal, users differ, margin 10 %", msgspec.structs.replace(ERRORS, primary=Metric("cost", 0.1)), 1.0),
+    Family(
+        "latency p95: lognormal, users differ, margin 10 %",
+        msgspec.structs.replace(ERRORS, primary=Metric("latency", 0.1, quantile=0.95)), 1.0,
+    ),
     Family("three arms: errors of 3 %", msgspec.structs.replace(ERRORS, arms=THREE), 0.03),
     Family(
         "late labels: complaints of 10 %",
@@ -83,7 +92,9 @@ def world(family: Family, harm: float, seed: int, units: int = 6000, looks: int 
         counts = {one.name: (int((here[arm == at] > 0).sum()), 1) for at, one in enumerate(design.arms)}
         arrived = arrived_of(design, counts)
         split = split.after(design, arrived.units)
-        sums = {one.name: _sums(x, told, (arm == at) & (here > 0)) for at, one in enumerate(design.arms)}
+        sums = {
+            one.name: _sums(design.primary, x, told, (arm == at) & (here > 0)) for at, one in enumerate(design.arms)
+        }
         found = compare(design, [sums])
         if flaw := flaws(design, arrived, split):
             return Ended(decided, conclusion(design, found, flaw)[0], found)
@@ -92,8 +103,15 @@ def world(family: Family, harm: float, seed: int, units: int = 6000, looks: int 
     return Ended(decided, conclusion(design, found, "")[0], found)
 
 
-def _sums(x: Values, told: NDArray[np.bool_], mine: NDArray[np.bool_]) -> UnitSums:
+def _sums(metric: Metric, x: Values, told: NDArray[np.bool_], mine: NDArray[np.bool_]) -> UnitSums:
     """Of what is known of these units' visits: x is a running sum over them."""
     each = np.diff(x[mine], axis=1, prepend=0.0)
+    if metric.quantile is not None:
+        index = np.ceil(np.log(each * 1e9) / np.log(RATIO)).astype(int)
+        bins = tuple(zip(*(one.tolist() for one in np.unique(index[told[mine]], return_counts=True)), strict=True))
+        each = (index >= bin_of(bins, metric.quantile)).astype(float) if bins else each
+    else:
+        bins = None
     a, b = (each * told[mine]).sum(axis=1), told[mine].sum(axis=1).astype(float)
-    return UnitSums(int(mine.sum()), x=a.sum(), y=b.sum(), xx=a @ a, yy=b @ b, xy=a @ b)
+    found = UnitSums(int(mine.sum()), x=a.sum(), y=b.sum(), xx=a @ a, yy=b @ b, xy=a @ b)
+    return found if bins is None else Tallied(**msgspec.structs.asdict(found), bins=bins)

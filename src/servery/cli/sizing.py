@@ -38,6 +38,11 @@ def size_of(name: str, manifest: Path, data: DataFolder, days: float, power: flo
     if not 0 < power < 1:
         fail(f"--power is a chance between 0 and 1, such as 0.8, not {power:g}")
     design = _designed(name, manifest)
+    if design.primary.quantile is not None:
+        fail(
+            f"the size of an experiment on a quantile can't be forecast: in a copy of {manifest} remove `quantile` from the primary "
+            "metric, ask again for what the mean takes, and declare `units` by that"
+        )
     if normal.mean is not None and normal.deviation is not None and normal.units_a_day is not None:
         baseline, told = Baseline(normal.mean, normal.deviation**2, normal.units_a_day), "by what is said of units"
     elif (normal.mean, normal.deviation, normal.units_a_day) != (None, None, None):

@@ -14,6 +14,7 @@ import msgspec
 
 from servery.stats.asymptotic import Estimate, UnitSums, bounds, mean_difference, ratio_difference, relative
 from servery.stats.ratio_check import RatioCheck
+from servery.stats.unit_quantiles import Tallied, quantile_of, slower, slower_bounds
 from servery.stats.windows import Bounds
 from servery.terms.experiments import EXCLUDED, Conclusion, Design, Looked, Metric
 from servery.terms.rollouts import Verdict
@@ -81,11 +82,23 @@ def compare(
         passed = worse if at == 0 else design.false_passes
         for arm in rivals:
             arms = of.get(control, UnitSums()), of.get(arm.name, UnitSums())
-            exact = exactly(metric, arm.name, (worse, passed))
-            harm = estimated(metric, *arms)
-            limits = exact or bounds(harm, worse, passed, tuned=design.units, least=design.min_units)
-            found.append(_looked(design, metric, arm.name, arms, (harm, limits)))
+            if metric.quantile is not None:
+                known = _slower(design, metric.quantile, arms, (worse, passed))
+            else:
+                exact = exactly(metric, arm.name, (worse, passed))
+                harm = estimated(metric, *arms)
+                known = harm, exact or bounds(harm, worse, passed, tuned=design.units, least=design.min_units)
+            found.append(_looked(design, metric, arm.name, arms, known))
     return tuple(found)
+
+
+def _slower(
+    design: Design, quantile: float, arms: tuple[UnitSums, UnitSums], risks: tuple[float, float]
+) -> tuple[Estimate | None, Bounds | None]:
+    """The harm to a quantile, and what is known of it."""
+    control, arm = (one if isinstance(one, Tallied) else Tallied() for one in arms)
+    limits = slower_bounds(control, arm, quantile, risks, tuned=design.units, least=design.min_units)
+    return slower(control, arm, quantile), limits
 
 
 def _looked(
@@ -102,6 +115,8 @@ def _looked(
     if found is None or harm is None:
         verdict, low, high = Verdict.NOT_YET, -1.0, 1.0
         said = f"{units} units of {design.min_units} that it takes to say anything"
+        if units >= design.min_units:
+            said = "can't be told yet: too few answers to know what is beyond it, or none to compare with"
     else:
         low, high = found.low, found.high
         verdict, said = _verdict(metric, primary, low, high)
@@ -137,6 +152,8 @@ def estimated(metric: Metric, control: UnitSums, arm: UnitSums) -> Estimate | No
 
 def value_of(metric: Metric, sums: UnitSums) -> float:
     """What an arm has, in the metric's own units; 0 where it has nothing yet."""
+    if metric.quantile is not None:
+        return quantile_of(sums, metric.quantile) if isinstance(sums, Tallied) else 0.0
     by = sums.y if metric.per == "request" else sums.n
     return sums.x / by if by else 0.0
 

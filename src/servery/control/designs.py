@@ -9,13 +9,14 @@ from servery.control.guards import check_unit
 from servery.control.language import known_prices
 from servery.control.places import Places, at, did_you_mean
 from servery.terms.change import Problem, Served
-from servery.terms.experiments import BEFORE, EXCLUDED, Arm, Design, route_of
+from servery.terms.experiments import BEFORE, EXCLUDED, Arm, Design, Metric, route_of
 from servery.terms.manifest import Manifest
 from servery.terms.placement import NEEDS, lacking, speaks
 from servery.terms.residency import may_flow
 from servery.terms.routes import Route
 from servery.terms.tensors import Signature
 
+_QUANTILES = (0.5, 0.999)
 _SLACK = 1e-6  # three times 0.333333 is not quite 1
 _BUDGETS = ("tokens_per_minute", "usd_per_day", "usd_per_month")
 
@@ -81,6 +82,8 @@ def _metrics(design: Design, where: str, places: Places) -> Iterator[Problem]:
         if metric.metric == "feedback" and not metric.name:
             message = "a metric of feedback needs the `name` of the feedback"
             yield places.problem(here, message, "write such as `name: label`")
+        if metric.quantile is not None:
+            yield from _quantile(metric, metric.quantile, here, places)
         if metric.bounds[0] >= metric.bounds[1]:
             message = f"bounds from {metric.bounds[0]:g} to {metric.bounds[1]:g} hold nothing"
             yield places.problem(at(here, "bounds"), message, "write the smallest value first")
@@ -93,6 +96,18 @@ def _metrics(design: Design, where: str, places: Places) -> Iterator[Problem]:
         if not 0 < getattr(design, risk) < 1:
             message = f"a risk of {getattr(design, risk):g} can't be kept"
             yield places.problem(at(where, risk), message, "write a chance between 0 and 1, such as 0.05")
+
+
+def _quantile(metric: Metric, quantile: float, here: str, places: Places) -> Iterator[Problem]:
+    where = at(here, "quantile")
+    if metric.metric != "latency":
+        yield places.problem(where, f"`{metric.metric}` has no quantile: only `latency` has", "remove it")
+    elif metric.per == "unit":
+        message = "a quantile is that of all requests, and not of what a unit adds up to"
+        yield places.problem(where, message, "remove `per: unit`, or `quantile`")
+    if not _QUANTILES[0] <= quantile <= _QUANTILES[1]:
+        message = f"a quantile of {quantile:g} can't be compared"
+        yield places.problem(where, message, "write one from 0.5 to 0.999, such as 0.95")
 
 
 def _arms(design: Design, route: Route, manifest: Manifest, where: str, places: Places) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ lines may come twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ class Ledger:
         with self._connection.begin():
             return counts_of(self._connection, experiment)
 
-    def unit_sums(self, experiment: str, metrics: Sequence[Metric], until_ns: int) -> list[dict[str, UnitSums]]:
+    def unit_sums(self, experiment: str, metrics: Sequence[Metric], until_ns: int) -> list[Mapping[str, UnitSums]]:
         """For each metric the sums by arm, over the units that have begun by then."""
         with self._connection.begin():
             return [sums_of(self._connection, experiment, metric, until_ns) for metric in metrics]

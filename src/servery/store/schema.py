@@ -15,7 +15,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _bytes
 from servery.store.columns import text as _text
 
-HEAD = "0006"  # the migration that these tables are the result of
+HEAD = "0007"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -242,6 +242,16 @@ unit_facts = Table(
     _number("n"),
     _real("total"),
     *(_number(name) for name in ("judged", "right")),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+# How long the answers took: counts by bin, as `stats.sketch` has them.
+unit_bins = Table(
+    "unit_bins",
+    metadata,
+    *(_text(name, primary_key=True) for name in ("experiment", "arm", "unit")),
+    _number("bin", primary_key=True),
+    _number("n"),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )

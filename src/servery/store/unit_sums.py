@@ -5,7 +5,7 @@ All but what callers tell are sums of whole numbers, so that the order in which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from sqlalchemy.dialects import sqlite
 
 from servery.stats.asymptotic import UnitSums
 from servery.store import schema
+from servery.store.unit_bins import UnitBins, tallies_of
 from servery.terms.experiments import BEFORE, EXCLUDED, Metric, is_experiment
 from servery.terms.folds import Told
 from servery.terms.reasons import Reason, of_callers
@@ -90,10 +91,13 @@ class UnitFolds:
         }
         put = insert.on_conflict_do_update(index_elements=keys, set_=edges | sums)
         self._put = put
+        self._bins = UnitBins(connection)
 
     def add(self, records: Iterable[Record]) -> None:
         """Fold Records that weren't folded before."""
+        records = list(records)
         found = fold(records)
+        self._bins.add(records)
         if found:
             rows = [
                 {"experiment": key[0], "unit": key[1], "arm": key[2], **msgspec.structs.asdict(seen)}
@@ -123,6 +127,7 @@ class UnitFolds:
         if gone:
             left = select(sums.c.unit).where(sums.c.experiment == facts.c.experiment, sums.c.unit == facts.c.unit)
             self._connection.execute(facts.delete().where(~left.exists()))
+            self._bins.retain()
 
 
 def counts_of(connection: Connection, experiment: str) -> dict[str, Counts]:
@@ -133,8 +138,10 @@ def counts_of(connection: Connection, experiment: str) -> dict[str, Counts]:
     return {arm: Counts(0 if arm == EXCLUDED else units, requests) for arm, units, requests in rows}
 
 
-def sums_of(connection: Connection, experiment: str, metric: Metric, until_ns: int) -> dict[str, UnitSums]:
+def sums_of(connection: Connection, experiment: str, metric: Metric, until_ns: int) -> Mapping[str, UnitSums]:
     """By arm the sums over units of what a metric measures; of units whose first Request began by then."""
+    if metric.quantile is not None:
+        return tallies_of(connection, experiment, metric.quantile, until_ns)
     of, past = _each(experiment, metric), _each(experiment, metric)
     before = connection.execute(select(func.total(past.c.x), func.total(past.c.y)).where(past.c.arm == BEFORE)).one()
     usual = before[0] / before[1] if before[1] else 0.0

@@ -46,7 +46,7 @@ class Metric(Declared, frozen=True):
     metric: Annotated[
         Literal["errors", "cost", "latency", "feedback"],
         Meta(
-            description="`errors`: requests without an answer; `cost`: dollars; `latency`: the mean seconds until an answer; `feedback`: a value that callers tell later"
+            description="`errors`: requests without an answer; `cost`: dollars; `latency`: the seconds until an answer, their mean or a `quantile`; `feedback`: a value that callers tell later"
         ),
     ]
     margin: Annotated[
@@ -61,6 +61,12 @@ class Metric(Declared, frozen=True):
             description="`request`: the sum over all units' requests, divided by their number (`cost`: by that of inferences, `feedback`: of values); `unit`: the mean of the units' sums, also of those without any"
         ),
     ] = "request"
+    quantile: Annotated[
+        float | None,
+        Meta(
+            description="`latency`: which quantile of the seconds until an answer, from 0.5 to 0.999, instead of their mean"
+        ),
+    ] = None
     name: Annotated[str, Meta(max_length=128, description="`feedback`: its name")] = ""
     better: Annotated[
         Literal["higher", "lower", "equal"],
@@ -86,6 +92,8 @@ class Metric(Declared, frozen=True):
     def called(self) -> str:
         """`errors`, `cost per unit`, `feedback label`."""
         told = f"feedback {self.name}" if self.metric == "feedback" else self.metric
+        if self.quantile is not None:
+            return f"{told} p{100 * self.quantile:g}"
         return f"{told} per unit" if self.per == "unit" else told
 
     @property
