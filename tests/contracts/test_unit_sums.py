@@ -39,8 +39,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def tried(unit: str, arm: str = "new", at_ns: int = NOW, experiment: str = TRIED, **changed: Any) -> Record:
+    segment = changed.pop("segment", "")
     one = record(attempt(pico_usd=changed.pop("pico_usd", 700)), at_ns=at_ns, predictions=("7",))
-    return msgspec.structs.replace(one, arms=(Assigned(experiment, arm, 0.5, unit),), **changed)
+    return msgspec.structs.replace(one, arms=(Assigned(experiment, arm, 0.5, unit, segment=segment),), **changed)
 
 
 def write(ledger: Ledger, *lines: AnyLine, now_ns: int = NOW) -> None:
@@ -163,6 +164,24 @@ def test_how_long_answers_took_is_counted_by_unit_whatever_comes_when(ledger: Le
     (early,) = ledger.unit_sums(TRIED, (P90,), NOW + 19)
     assert early["new"].n == 16
     assert early["old"].n == 5
+
+
+def test_a_unit_is_in_the_segment_that_its_first_request_said(ledger: Ledger) -> None:
+    """In whatever order they come, and however they are stored."""
+    came = [tried("a", at_ns=NOW + at, segment=said) for at, said in ((1, "pro"), (0, "free"), (2, "other"))]
+    came += [tried("b", at_ns=NOW + at, segment=said) for at, said in ((3, "pro"), (3, "other"), (5, "free"))]
+    write(ledger, *came[:1], came[4])
+    write(ledger, *came[1:4], came[5], tried("c", segment="pro", outcome=Outcome.FAILED, reason="bug"))
+    assert {key[1]: seen.segment for key, seen in fold(came).items()} == {"a": "free", "b": "other"}
+    for metric in (ERRORS, P90):
+        parts = [
+            ledger.unit_sums(TRIED, (metric,), NOW * 2, name)[0].get("new", UnitSums())
+            for name in ("free", "pro", "other")
+        ]
+        assert [(one.n, one.y) for one in parts] == (
+            [(1, 3), (1, 1), (1, 3)] if metric is ERRORS else [(1, 3), (0, 0), (1, 3)]
+        )
+    assert sums(ledger, ERRORS).n == 3
 
 
 def test_units_are_forgotten_long_after_they_last_came(ledger: Ledger) -> None:

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servery.routing.arms import Draw, draw, draw_of
+from servery.routing.arms import Draw, draw, draw_of, segment_of
 from servery.terms.experiments import (
     BEFORE,
     EXCLUDED,
@@ -14,6 +14,7 @@ from servery.terms.experiments import (
     Design,
     Experiment,
     Metric,
+    Segments,
     Stage,
     experiment_id,
     is_experiment,
@@ -77,3 +78,17 @@ def test_an_arm_is_the_route_but_for_what_it_says() -> None:
     assert fixed == msgspec.structs.replace(ROUTE, policy=Policy("fixed"), tiers=(Tier("only", "large"),))
     scored = msgspec.structs.replace(ROUTE, policy=Policy("complexity", thresholds=(0.5,)))
     assert route_of(scored, Arm("x", 0.1, thresholds=(0.2,))).policy.thresholds == (0.2,)
+
+
+def test_a_segment_is_what_the_request_says_and_other_where_it_says_anything_else() -> None:
+    segments = Segments("X-Plan", ("free", "pro"))
+    of = draw_of(Experiment("x1", "try", Design("r", ARMS, Metric("errors", 0.01), segments=segments), 0))
+    assert of.segment == "x-plan"
+    assert [segment_of(of, said) for said in ("pro", "Pro", "", None, "other")] == ["pro", *["other"] * 4]
+    plain = draw_of(Experiment("x1", "try", Design("r", ARMS, Metric("errors", 0.01)), 0))
+    assert segment_of(plain, "pro") == ""
+
+
+def test_records_from_before_there_were_segments_are_read() -> None:
+    old = msgspec.msgpack.encode(["x1", "new", 0.5, "unit", False, ""])
+    assert msgspec.msgpack.decode(old, type=Assigned) == Assigned("x1", "new", 0.5, "unit")

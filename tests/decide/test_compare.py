@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from servery.control.compare import Arrived, Split, arrived_of, compare, conclusion, estimated, flaws
+from servery.control.compare import Arrived, Split, arrived_of, by_segment, compare, conclusion, estimated, flaws
 from servery.stats.asymptotic import UnitSums
 from servery.terms.experiments import Arm, Conclusion, Design, Metric
 from servery.terms.rollouts import Verdict
@@ -46,6 +46,22 @@ def verdict(metric: Metric, old: UnitSums, new: UnitSums, **changed: Any) -> Ver
 )
 def test_the_primary_metric_decides_by_its_bounds(old: UnitSums, new: UnitSums, expected: Verdict) -> None:
     assert verdict(ERRORS, old, new) is expected
+
+
+def test_segments_are_told_with_corrected_bounds_and_decide_nothing() -> None:
+    bad, good = units(5000, 0.2), units(5000, 0.1)
+    (whole,) = compare(DESIGN, [{"old": good, "new": bad}])
+    harmed, same = by_segment(DESIGN, {"pro": [{"old": good, "new": bad}], "other": [{"old": good, "new": good}]})
+    assert (harmed.segment, harmed.verdict, same.segment, same.verdict) == (
+        "pro", Verdict.WORSE, "other", Verdict.NO_DIFFERENCE,
+    )  # fmt: skip
+    assert harmed.low < whole.low < whole.high < harmed.high
+    (half,) = compare(replace(DESIGN, false_winners=DESIGN.false_winners / 2), [{"old": good, "new": bad}])
+    assert (harmed.low, harmed.high) == (half.low, half.high)
+    (open_,) = compare(DESIGN, [{"old": units(600, 0.1), "new": units(600, 0.11, seed=2)}])
+    assert conclusion(DESIGN, [open_, harmed], "") == (None, "", "")
+    assert conclusion(DESIGN, [whole, same], "")[0] is Conclusion.KEEP
+    assert by_segment(DESIGN, {}) == ()
 
 
 def test_what_is_better_when_higher_is_harmed_by_less() -> None:

@@ -102,6 +102,8 @@ def arm(written: str) -> tuple[str, str]:
         (("metric: errors", "metric: latency, per: unit, quantile: 0.9"), 23, "a quantile is that of all requests"),
         (("metric: errors", "metric: latency, quantile: 0.4"), 23, "a quantile of 0.4 can't be compared → write one from 0.5"),
         (("metric: errors", "metric: latency, quantile: 0.9999"), 23, "a quantile of 0.9999 can't be compared"),
+        (("    primary", "    segments: {header: x-plan, values: [free, other]}\n    primary"), 21, "`other` are the units that say none"),
+        (("    primary", "    segments: {header: x-plan, values: [pro, pro]}\n    primary"), 21, "'pro' is there twice"),
         (("    primary", "    false_winners: 1\n    primary"), 21, "a risk of 1 can't be kept"),
         (("    unit: {header: x-user-id}", "    before_s: 60"), 17, "nobody who came before comes again"),
         (("    primary", "    units: 200\n    primary"), 21, "200 units are expected, and below 1000 nothing is said"),

@@ -18,6 +18,7 @@ ASK = json.dumps({"inputs": [tensor("x", "FP32", [1, 1], [3.0])]})
 CODE = "class Model:\n    def predict(self, x):\n        return {{'y': x['x'] * {factor}}}\n"
 DESIGN = {
     "route": "r", "unit": {"header": "x-user"}, "primary": {"metric": "errors", "margin": 0.2}, "min_units": 100,
+    "segments": {"header": "X-Plan", "values": ["pro"]},
     "guardrails": [{"metric": "latency", "quantile": 0.6, "margin": 200.0}],
     "units": 200, "arms": [{"name": "control", "share": 0.5}, {"name": "double", "share": 0.5, "models": {"only": "two"}}],
 }  # fmt: skip
@@ -53,14 +54,22 @@ def experiment(server: Living, *words: str, code: int = 0) -> str:
 
 
 def doubled(server: Living, user: str | None) -> bool:
-    reply = server.infer("r", ASK.encode(), headers={} if user is None else {"x-user": user})
+    reply = server.infer(
+        "r", ASK.encode(), headers={} if user is None else {"x-user": user, "x-plan": "pro" if int(user) % 2 else "mad"}
+    )
     return reply.json["outputs"][0]["data"] == [6.0]
 
 
 def _slower(server: Living) -> dict[str, Any]:
     """What the last look said of the quantile."""
     looks = json.loads(experiment(server, "report", "try", "-o", "json"))["looks"]
-    return next(one for one in looks[-1]["looks"] if one["metric"] == "latency p60")
+    return next(one for one in looks[-1]["looks"] if one["metric"] == "latency p60" and not one["segment"])
+
+
+def _by_segment(server: Living) -> dict[str, tuple[int, str]]:
+    """Units and verdict of the primary metric, in the whole ("") and in each segment."""
+    looks = json.loads(experiment(server, "report", "try", "-o", "json"))["looks"]
+    return {one["segment"]: (one["units"], one["verdict"]) for one in looks[-1]["looks"] if one["primary"]}
 
 
 def plan_after(server: Living, change: dict[str, Any], code: int) -> str:
@@ -86,6 +95,12 @@ def test_units_keep_their_arm_and_the_records_say_it_until_a_verdict_is_there(tm
         until(lambda: "no difference" in experiment(server, "report", "try"), said=server.written)
         until(lambda: _slower(server)["verdict"] in ("no difference", "better"), said=server.written)
         assert 0 < _slower(server)["control"] < 60
+        parts = {"": (120, "no difference"), "pro": (60, "not yet"), "other": (60, "not yet")}
+        until(lambda: _by_segment(server) == parts, said=server.written)
+        assert "double (pro): errors 60 units of 100" in experiment(server, "report", "try")
+        page = server.folder / "try.html"
+        experiment(server, "report", "try", "--html", str(page))
+        assert "<td>other</td>" in page.read_text()
 
         changed = declared()
         changed["experiments"]["try"]["arms"][1]["share"] = 0.4

@@ -62,7 +62,8 @@ def report(
         return
     Console(width=None if Console().is_terminal else 200).print(_table(last))
     for one in last.looks:
-        typer.echo(f"{one.arm}: {one.said}")
+        of = f" ({one.segment})" if one.segment else ""
+        typer.echo(f"{one.arm}{of}: {one.said}")
     if experiment.conclusion is Conclusion.SHIP:
         typer.echo(_to_ship(experiment))
 
@@ -132,12 +133,12 @@ def _head(experiment: Experiment) -> str:
 
 def _table(look: Look) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("arm", "metric", "verdict", "control", "arm's", "harm", "bounds", "matters", "units"):
-        table.add_column(name, justify="left" if name in ("arm", "metric", "verdict") else "right")
+    for name in ("arm", "segment", "metric", "verdict", "control", "arm's", "harm", "bounds", "matters", "units"):
+        table.add_column(name, justify="left" if name in ("arm", "segment", "metric", "verdict") else "right")
     for one in look.looks:
         metric = one.metric if one.primary else f"{one.metric} (guardrail)"
         table.add_row(
-            one.arm, metric, one.verdict.value, f"{one.control:.4g}", f"{one.value:.4g}", f"{one.harm:+.4g}",
+            one.arm, one.segment or "all", metric, one.verdict.value, f"{one.control:.4g}", f"{one.value:.4g}", f"{one.harm:+.4g}",
             f"{one.low:.4g} to {one.high:.4g}", f"{one.margin:.4g}", f"{one.units:,}",
         )  # fmt: skip
     return table

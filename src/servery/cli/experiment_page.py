@@ -58,10 +58,11 @@ def _standing(experiment: Experiment) -> str:
 
 def _table(look: Look) -> str:
     head = "".join(
-        f"<th>{name}</th>" for name in ("Arm", "Metric", "Verdict", "Control", "Arm's", "Harm", "Bounds", "Units")
+        f"<th>{name}</th>"
+        for name in ("Arm", "Segment", "Metric", "Verdict", "Control", "Arm's", "Harm", "Bounds", "Units")
     )
     rows = "".join(
-        f"<tr><td>{escape(one.arm)}</td><td>{escape(one.metric)}{'' if one.primary else ' (guardrail)'}</td><td>{one.verdict.value}</td>"
+        f"<tr><td>{escape(one.arm)}</td><td>{escape(one.segment or 'all')}</td><td>{escape(one.metric)}{'' if one.primary else ' (guardrail)'}</td><td>{one.verdict.value}</td>"
         f'<td class="n">{one.control:.4g}</td><td class="n">{one.value:.4g}</td><td class="n">{one.harm:+.4g}</td>'
         f'<td class="n">{one.low:.4g} to {one.high:.4g}</td><td class="n">{one.units:,}</td></tr>\n'
         for one in look.looks
@@ -75,7 +76,8 @@ def _drawn(arm: str, metric: str, least: int, looks: Sequence[Look]) -> Iterator
         (look.at_ns, one)
         for look in looks
         for one in look.looks
-        if (one.arm, one.metric) == (arm, metric) and (one.units >= least or (one.low, one.high) != (-1, 1))
+        if (one.arm, one.metric, one.segment) == (arm, metric, "")
+        and (one.units >= least or (one.low, one.high) != (-1, 1))
     ]
     yield f"<h2>{escape(arm)}: {escape(metric)}</h2>\n"
     if not points:

@@ -92,6 +92,14 @@ def compare(
     return tuple(found)
 
 
+def by_segment(design: Design, sums: Mapping[str, Sequence[Mapping[str, UnitSums]]]) -> tuple[Looked, ...]:
+    """What each metric says of each arm in each Segment. The risks are those of the whole once more, split over Segments."""
+    replace = msgspec.structs.replace
+    parts = max(len(sums), 1)
+    split = replace(design, false_winners=design.false_winners / parts, false_passes=design.false_passes / parts)
+    return tuple(replace(one, segment=name) for name, of in sums.items() for one in compare(split, of))
+
+
 def _slower(
     design: Design, quantile: float, arms: tuple[UnitSums, UnitSums], risks: tuple[float, float]
 ) -> tuple[Estimate | None, Bounds | None]:
@@ -171,7 +179,8 @@ def conclusion(design: Design, looks: Sequence[Looked], flaw: str) -> tuple[Conc
     """What it has come to by now (None: nothing yet), the arm that is meant, and why."""
     if flaw:
         return Conclusion.INVALID, "", flaw
-    of = {arm.name: [one for one in looks if one.arm == arm.name] for arm in design.arms[1:]}
+    whole = [one for one in looks if not one.segment]
+    of = {arm.name: [one for one in whole if one.arm == arm.name] for arm in design.arms[1:]}
     passing = (Verdict.BETTER, Verdict.NO_DIFFERENCE)
     won = [
         (min(one.harm for one in mine if one.primary), arm)

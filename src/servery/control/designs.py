@@ -9,7 +9,7 @@ from servery.control.guards import check_unit
 from servery.control.language import known_prices
 from servery.control.places import Places, at, did_you_mean
 from servery.terms.change import Problem, Served
-from servery.terms.experiments import BEFORE, EXCLUDED, Arm, Design, Metric, route_of
+from servery.terms.experiments import BEFORE, EXCLUDED, OTHER, Arm, Design, Metric, Segments, route_of
 from servery.terms.manifest import Manifest
 from servery.terms.placement import NEEDS, lacking, speaks
 from servery.terms.residency import may_flow
@@ -32,6 +32,8 @@ def check_design(
         yield from check_unit(design.unit, at(where, "unit"), places)
     yield from _shares(design, where, places)
     yield from _metrics(design, where, places)
+    if design.segments is not None:
+        yield from _segments(design.segments, at(where, "segments", "values"), places)
     if design.before_s and design.unit is None:
         message = "nobody who came before comes again where each request is a unit of its own"
         yield places.problem(at(where, "before_s"), message, "declare `unit`, or remove it")
@@ -96,6 +98,15 @@ def _metrics(design: Design, where: str, places: Places) -> Iterator[Problem]:
         if not 0 < getattr(design, risk) < 1:
             message = f"a risk of {getattr(design, risk):g} can't be kept"
             yield places.problem(at(where, risk), message, "write a chance between 0 and 1, such as 0.05")
+
+
+def _segments(segments: Segments, where: str, places: Places) -> Iterator[Problem]:
+    for index, value in enumerate(segments.values):
+        if value == OTHER:
+            message = f"`{OTHER}` are the units that say none of these"
+            yield places.problem(at(where, index), message, "remove it, or have callers say something else")
+        elif value in segments.values[:index]:
+            yield places.problem(at(where, index), f"{value!r} is there twice", "remove one of them")
 
 
 def _quantile(metric: Metric, quantile: float, here: str, places: Places) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from servery.control.compare import Split, arrived_of, compare, conclusion, flaws
+from servery.control.compare import Split, arrived_of, by_segment, compare, conclusion, flaws
 from servery.control.frozen import models_of
 from servery.host.clock import Clock, Dice
 from servery.stats.asymptotic import UnitSums
@@ -53,10 +53,13 @@ class Book(Protocol):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What an Experiment has brought so far: units and requests by arm, and for each metric the unit sums by arm."""
+    """What an Experiment has brought so far: units and requests by arm, and for each metric the unit sums by arm; of all, and of
+    each Segment.
+    """
 
     counts: Mapping[str, tuple[int, int]]
     sums: Sequence[Mapping[str, UnitSums]]
+    segments: Mapping[str, Sequence[Mapping[str, UnitSums]]] = {}
 
 
 Observe = Callable[[Experiment, int], Evidence | None]  # at a wall time (ns); None: it can't be read now
@@ -270,8 +273,9 @@ def compared(design: Design, evidence: Evidence, kept: Kept) -> tuple[Kept, tupl
     arrived = arrived_of(design, evidence.counts)
     split = kept.split.after(design, arrived.units)
     flaw = flaws(design, arrived, split)
+    apart = by_segment(design, evidence.segments)
     if design.unit is not None:
-        return replace(kept, split=split), compare(design, evidence.sums), flaw
+        return replace(kept, split=split), (*compare(design, evidence.sums), *apart), flaw
     from servery.control.exact import Exact, bounds_of, followed  # noqa: PLC0415 numpy, where it is needed
 
     exact = msgspec.msgpack.decode(kept.exact, type=Exact) if kept.exact else Exact()
@@ -281,7 +285,7 @@ def compared(design: Design, evidence: Evidence, kept: Kept) -> tuple[Kept, tupl
         return bounds_of(exact, metric, arm, risks)
 
     looks = compare(design, evidence.sums, exactly)
-    return Kept(split, msgspec.msgpack.encode(exact)), looks, flaw
+    return Kept(split, msgspec.msgpack.encode(exact)), (*looks, *apart), flaw
 
 
 def _is_over(experiment: Experiment, now_ns: int) -> bool:

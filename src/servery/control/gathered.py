@@ -28,7 +28,10 @@ class Gathered:
             if self._ledger is None:
                 self._ledger = Ledger(self._path)
             counts = self._ledger.units(experiment.id)
-            sums = self._ledger.unit_sums(experiment.id, (design.primary, *design.guardrails), until_ns)
+            metrics = (design.primary, *design.guardrails)
+            sums = self._ledger.unit_sums(experiment.id, metrics, until_ns)
+            names = () if design.segments is None else design.segments.all
+            segments = {name: self._ledger.unit_sums(experiment.id, metrics, until_ns, name) for name in names}
         except NoLedger:
             return None
         except (WrongLedger, SQLAlchemyError) as error:
@@ -37,4 +40,4 @@ class Gathered:
                 self._ledger.close()
                 self._ledger = None
             return None
-        return Evidence({arm: (one.units, one.requests) for arm, one in counts.items()}, sums)
+        return Evidence({arm: (one.units, one.requests) for arm, one in counts.items()}, sums, segments)

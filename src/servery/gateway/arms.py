@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from servery.gateway.trials import Said, unit_of
-from servery.routing.arms import Draw, draw, draw_of
+from servery.routing.arms import Draw, draw, draw_of, segment_of
 from servery.terms.change import Snapshot
 from servery.terms.experiments import Arm, route_of
 from servery.terms.record import Assigned
@@ -25,6 +25,8 @@ class Arms(msgspec.Struct, frozen=True):
     def assigned(self, record_id: bytes, said: Said) -> tuple[Any, tuple[Assigned, ...]]:
         """The variant for this Request, and the arm that it was given."""
         at, one = draw(self.draw, unit_of(self.draw, record_id, said))
+        if self.draw.segment:
+            one = msgspec.structs.replace(one, segment=segment_of(self.draw, said.header(self.draw.segment)))
         return self.variants[at], (one,)
 
 

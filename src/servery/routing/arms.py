@@ -8,7 +8,7 @@ from itertools import accumulate
 import msgspec
 
 from servery.routing.assignment import digest_of, place_of
-from servery.terms.experiments import BEFORE, EXCLUDED, Experiment, Stage
+from servery.terms.experiments import BEFORE, EXCLUDED, OTHER, Design, Experiment, Stage
 from servery.terms.record import Assigned
 from servery.terms.rollouts import Unit
 
@@ -26,6 +26,8 @@ class Draw(msgspec.Struct, frozen=True):
     header: str = ""
     parameter: str = ""
     before: bool = False  # everybody has the control yet
+    segment: str = ""  # the header (in small letters) that names it; "": there are none
+    segments: frozenset[str] = frozenset()
 
 
 def draw_of(experiment: Experiment) -> Draw:
@@ -36,7 +38,19 @@ def draw_of(experiment: Experiment) -> Draw:
     edges = tuple(accumulate(shares))[:-1]
     names = tuple(arm.name for arm in design.arms)
     before = experiment.stage is Stage.BEFORE
-    return Draw(experiment.id, names, shares, edges, unit.header.lower(), unit.parameter, before)
+    return Draw(experiment.id, names, shares, edges, unit.header.lower(), unit.parameter, before, *_segments(design))
+
+
+def _segments(design: Design) -> tuple[str, frozenset[str]]:
+    of = design.segments
+    return ("", frozenset()) if of is None else (of.header.lower(), frozenset(of.values))
+
+
+def segment_of(of: Draw, said: str | None) -> str:
+    """The Segment of a request that says this in its header."""
+    if not of.segment:
+        return ""
+    return said if said is not None and said in of.segments else OTHER
 
 
 def draw(of: Draw, unit: bytes | None) -> tuple[int, Assigned]:

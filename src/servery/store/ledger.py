@@ -190,10 +190,12 @@ class Ledger:
         with self._connection.begin():
             return counts_of(self._connection, experiment)
 
-    def unit_sums(self, experiment: str, metrics: Sequence[Metric], until_ns: int) -> list[Mapping[str, UnitSums]]:
-        """For each metric the sums by arm, over the units that have begun by then."""
+    def unit_sums(
+        self, experiment: str, metrics: Sequence[Metric], until_ns: int, segment: str = ""
+    ) -> list[Mapping[str, UnitSums]]:
+        """For each metric the sums by arm, over the units (of a Segment: "" is all) that have begun by then."""
         with self._connection.begin():
-            return [sums_of(self._connection, experiment, metric, until_ns) for metric in metrics]
+            return [sums_of(self._connection, experiment, metric, until_ns, segment) for metric in metrics]
 
     def cursor(self, run: str) -> Cursor:
         """How far `run` is shipped."""

@@ -77,6 +77,7 @@ class NamedArm(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     unit: str
     keeps: bool = False
     drawn: str = ""
+    segment: str = ""
 
 
 _ENCODER = msgspec.json.Encoder()

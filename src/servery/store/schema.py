@@ -15,7 +15,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _bytes
 from servery.store.columns import text as _text
 
-HEAD = "0007"  # the migration that these tables are the result of
+HEAD = "0008"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -232,6 +232,7 @@ unit_sums = Table(
     metadata,
     *(_text(name, primary_key=True) for name in ("experiment", "unit", "arm")),
     *(_number(name) for name in ("first_ns", "last_ns", "requests", "errors", "rows", "pico_usd", "served", "ns")),
+    Column("segment", Text, nullable=False, server_default=""),  # what the first Request said
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )

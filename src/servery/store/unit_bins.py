@@ -57,11 +57,15 @@ class UnitBins:
         self._connection.execute(bins.delete().where(~left.exists()))
 
 
-def tallies_of(connection: Connection, experiment: str, quantile: float, until_ns: int) -> dict[str, Tallied]:
-    """By arm, of units whose first Request began by then, those without an answer too."""
+def tallies_of(
+    connection: Connection, experiment: str, quantile: float, until_ns: int, segment: str = ""
+) -> dict[str, Tallied]:
+    """By arm, of units (of a Segment: "" is all) whose first Request began by then, those without an answer too."""
     bins, sums = schema.unit_bins, schema.unit_sums
     same = and_(*(bins.c[name] == sums.c[name] for name in ("experiment", "arm", "unit")))
-    mine = (sums.c.experiment == experiment, sums.c.unit != "", sums.c.arm != BEFORE, sums.c.first_ns <= until_ns)
+    mine = [sums.c.experiment == experiment, sums.c.unit != "", sums.c.arm != BEFORE, sums.c.first_ns <= until_ns]
+    if segment:
+        mine.append(sums.c.segment == segment)
 
     counted: dict[str, list[tuple[int, int]]] = {}
     by_bin = select(sums.c.arm, bins.c.bin, func.sum(bins.c.n)).select_from(sums.join(bins, same)).where(*mine)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Float, Subquery, and_, cast, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Float, Subquery, and_, case, cast, func, literal, select
 from sqlalchemy.dialects import sqlite
 
 from servery.stats.asymptotic import UnitSums
@@ -25,6 +25,7 @@ _MOST = 10**18  # of which two still make a number of 64 bits
 # By the caller's doing elsewhere; but arms differ in what they can do, and in what they cost.
 _OF_ARMS = (Reason.NOT_CAPABLE.word, Reason.BUDGET_SPENT.word)
 
+_SUMMED = ("requests", "errors", "rows", "pico_usd", "served", "ns")
 Key = tuple[str, str, str]  # Experiment, unit, arm
 
 
@@ -39,6 +40,7 @@ class Seen(msgspec.Struct):
     pico_usd: int = 0
     served: int = 0
     ns: int = 0  # of those that were served
+    segment: str = ""  # what the first one said
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -58,7 +60,9 @@ def fold(records: Iterable[Record]) -> dict[Key, Seen]:
             key = (one.rollout, one.unit, one.arm)
             seen = found.get(key)
             if seen is None:
-                seen = found[key] = Seen(record.at_ns, record.at_ns)
+                seen = found[key] = Seen(record.at_ns, record.at_ns, segment=one.segment)
+            if (record.at_ns, one.segment) < (seen.first_ns, seen.segment):
+                seen.segment = one.segment
             seen.first_ns = min(seen.first_ns, record.at_ns)
             seen.last_ns = max(seen.last_ns, record.at_ns)
             seen.requests += 1
@@ -84,10 +88,15 @@ class UnitFolds:
         table = schema.unit_sums
         insert = sqlite.insert(table)
         new, keys = insert.excluded, [column.name for column in table.primary_key]
-        sums: dict[str, Any] = {name: func.min(table.c[name] + new[name], _MOST) for name in Seen.__struct_fields__[2:]}
+        sums: dict[str, Any] = {name: func.min(table.c[name] + new[name], _MOST) for name in _SUMMED}
         edges = {
             "first_ns": func.min(table.c.first_ns, new.first_ns),
             "last_ns": func.max(table.c.last_ns, new.last_ns),
+            "segment": case(
+                (new.first_ns < table.c.first_ns, new.segment),
+                (new.first_ns > table.c.first_ns, table.c.segment),
+                else_=func.min(table.c.segment, new.segment),
+            ),
         }
         put = insert.on_conflict_do_update(index_elements=keys, set_=edges | sums)
         self._put = put
@@ -138,10 +147,12 @@ def counts_of(connection: Connection, experiment: str) -> dict[str, Counts]:
     return {arm: Counts(0 if arm == EXCLUDED else units, requests) for arm, units, requests in rows}
 
 
-def sums_of(connection: Connection, experiment: str, metric: Metric, until_ns: int) -> Mapping[str, UnitSums]:
-    """By arm the sums over units of what a metric measures; of units whose first Request began by then."""
+def sums_of(
+    connection: Connection, experiment: str, metric: Metric, until_ns: int, segment: str = ""
+) -> Mapping[str, UnitSums]:
+    """By arm the sums over units (of a Segment: "" is all) of what a metric measures; of units whose first Request began by then."""
     if metric.quantile is not None:
-        return tallies_of(connection, experiment, metric.quantile, until_ns)
+        return tallies_of(connection, experiment, metric.quantile, until_ns, segment)
     of, past = _each(experiment, metric), _each(experiment, metric)
     before = connection.execute(select(func.total(past.c.x), func.total(past.c.y)).where(past.c.arm == BEFORE)).one()
     usual = before[0] / before[1] if before[1] else 0.0
@@ -153,6 +164,8 @@ def sums_of(connection: Connection, experiment: str, metric: Metric, until_ns: i
     total += [func.total(named[one] * named[other]) for one, other in ("xx", "yy", "zz", "xy", "xz", "yz")]
     query = select(of.c.arm, func.count(), *total).select_from(both)
     compared = query.where(of.c.arm != BEFORE, of.c.first_ns <= until_ns).group_by(of.c.arm)
+    if segment:
+        compared = compared.where(of.c.segment == segment)
     found: dict[str, UnitSums] = {}
     for row in connection.execute(compared):
         arm, *numbers = tuple(row)
@@ -164,7 +177,7 @@ def _each(experiment: str, metric: Metric) -> Subquery:
     """What a metric measures of each unit, by arm."""
     table, facts = schema.unit_sums, schema.unit_facts
     x, y = _measured(metric)
-    query = select(table.c.arm, table.c.unit, table.c.first_ns, x.label("x"), y.label("y"))
+    query = select(table.c.arm, table.c.unit, table.c.first_ns, table.c.segment, x.label("x"), y.label("y"))
     query = query.where(table.c.experiment == experiment, table.c.unit != "")
     if metric.metric == "feedback":
         same = [facts.c[name] == table.c[name] for name in ("experiment", "unit", "arm")]

@@ -16,6 +16,7 @@ from servery.terms.rollouts import Unit, Verdict
 from servery.terms.routes import Policy, Route, Threshold, Tier
 
 EXCLUDED, BEFORE = "excluded", "before"  # in the place of an arm: nobody knew the unit; the time before the start
+OTHER = "other"  # the Segment of units that say none of the declared ones
 _MARK = "x"  # what an Experiment's id begins with; those of Rollouts are hex
 
 
@@ -102,6 +103,27 @@ class Metric(Declared, frozen=True):
         return self.metric in ("cost", "latency")
 
 
+class Segments(Declared, frozen=True):
+    """Parts of the units that are told by themselves, beside the whole. They decide nothing."""
+
+    header: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=128,
+            description="the header (over gRPC: metadata) in which a unit's first request says it",
+        ),
+    ]
+    values: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(min_length=1, max_length=12, description="what it may say; all others are `other`"),
+    ]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.values, OTHER)
+
+
 class Design(Declared, frozen=True):
     """An experiment: arms of a Route that are compared on live traffic."""
 
@@ -116,6 +138,9 @@ class Design(Declared, frozen=True):
     guardrails: Annotated[
         tuple[Metric, ...], Meta(max_length=16, description="what an arm may not harm by more than the margin")
     ] = ()
+    segments: Annotated[
+        Segments | None, Meta(description="parts of the units whose metrics are told too, and decide nothing")
+    ] = None
     false_winners: Annotated[
         Fraction,
         Meta(
@@ -203,6 +228,7 @@ class Looked(msgspec.Struct, frozen=True):
     value: float
     units: int
     said: str  # in words
+    segment: str = ""  # of the units; "": all of them
 
 
 class Look(msgspec.Struct, frozen=True):

@@ -72,7 +72,7 @@ class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     and then it has the incumbent, and is no part of the comparison.
 
     `keeps`: the unit comes again, and keeps its arm. `drawn` is the ledger's word of what such a Request tells: "" for the first one
-    of its unit; "after/2" where the unit had the incumbent in step 2, and now was drawn once more; else "again", and it isn't compared.
+    of its unit; "after/2" where the unit had the incumbent in step 2, and now was drawn once more; else "again", and it isn't compared. `segment`: of an Experiment that has such, what the Request said of it.
     """
 
     rollout: str
@@ -81,6 +81,7 @@ class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     unit: str
     keeps: bool = False
     drawn: str = ""
+    segment: str = ""
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
