@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servery.gateway.arms import Arms
+from servery.gateway.trials import Given, Said
 from servery.routing.arms import Draw, draw, draw_of, segment_of
 from servery.terms.experiments import (
     BEFORE,
@@ -20,6 +23,7 @@ from servery.terms.experiments import (
     is_experiment,
     route_of,
 )
+from servery.terms.reasons import Reason, Refusal
 from servery.terms.record import Assigned
 from servery.terms.rollouts import Unit
 from servery.terms.routes import Accept, Policy, Route, Tier
@@ -62,6 +66,45 @@ def test_before_it_compares_everybody_has_the_control_and_is_known_by_the_same_n
     at, one = draw(draw_of(experiment), b"ann")
     assert (at, one.arm, one.propensity) == (0, BEFORE, 1.0)
     assert one.unit == draw(drawn(), b"ann")[1].unit
+
+
+def asked(arms: Arms, **headers: str) -> Given:
+    """What a Request is given that has these headers (`_` is written for `-`)."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return arms.assigned(b"record", Said(named.get, {}.get))
+
+
+def arms_of(identity: str = "x01", header: str = "x-user", secret: bytes = b"s" * 32) -> Arms:
+    unit = Unit(header=header) if header else None
+    return Arms(drawn(identity, unit), tuple(arm.name for arm in ARMS), secret)
+
+
+def test_a_token_carries_a_units_arm_to_who_does_not_know_the_unit_and_the_units_own_name_goes_before_it() -> None:
+    arms = arms_of()
+    for user in map(str, range(50)):
+        known = asked(arms, x_user=user)
+        assert asked(arms, servery_arm=known.tokens) == known
+        other = asked(arms, x_user=f"other {user}")
+        assert asked(arms, x_user=f"other {user}", servery_arm=known.tokens) == other
+    assert asked(arms).tokens == ""
+    assert asked(arms).arms[0].arm == EXCLUDED
+
+
+def test_a_token_of_another_experiment_is_ignored_and_one_that_nobody_gave_is_refused() -> None:
+    arms, another = arms_of(), asked(arms_of("x02"), x_user="ann").tokens
+    assert asked(arms, servery_arm=another).arms[0].arm == EXCLUDED
+    own = asked(arms, x_user="ann").tokens
+    assert asked(arms, servery_arm=f"{another},{own}") == asked(arms, x_user="ann")
+    for forged in (asked(arms_of(secret=b"t" * 32), x_user="ann").tokens, own[:-32] + "0" * 32, "bold", ""):
+        with pytest.raises(Refusal) as refused:
+            asked(arms, servery_arm=forged)
+        assert refused.value.reason is Reason.INVALID_REQUEST
+
+
+def test_a_request_that_is_its_own_unit_is_given_no_token_and_needs_none() -> None:
+    alone = arms_of(header="")
+    assert asked(alone).tokens == ""
+    assert asked(alone, servery_arm="whatever") == asked(alone)
 
 
 def test_an_id_is_told_from_that_of_a_rollout() -> None:

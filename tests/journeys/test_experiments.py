@@ -53,10 +53,9 @@ def experiment(server: Living, *words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def doubled(server: Living, user: str | None) -> bool:
-    reply = server.infer(
-        "r", ASK.encode(), headers={} if user is None else {"x-user": user, "x-plan": "pro" if int(user) % 2 else "mad"}
-    )
+def doubled(server: Living, user: str | None, **headers: str) -> bool:
+    named = headers if user is None else {"x-user": user, "x-plan": "pro" if int(user) % 2 else "mad"}
+    reply = server.infer("r", ASK.encode(), headers=named)
     return reply.json["outputs"][0]["data"] == [6.0]
 
 
@@ -92,6 +91,13 @@ def test_units_keep_their_arm_and_the_records_say_it_until_a_verdict_is_there(tm
         assert 35 < sum(first.values()) < 85
         assert {user: doubled(server, user) for user in users} == first
         assert not doubled(server, None)
+        tokens = {
+            user: server.infer("r", ASK.encode(), headers={"x-user": user}).headers["servery-arm"] for user in users[:9]
+        }
+        assert {user: doubled(server, None, **{"servery-arm": token}) for user, token in tokens.items()} == {
+            user: first[user] for user in tokens
+        }
+        assert server.infer("r", ASK.encode(), headers={"servery-arm": tokens["0"][:-32] + "0" * 32}).status == 400
         until(lambda: "no difference" in experiment(server, "report", "try"), said=server.written)
         until(lambda: _slower(server)["verdict"] in ("no difference", "better"), said=server.written)
         assert 0 < _slower(server)["control"] < 60
@@ -116,7 +122,7 @@ def test_units_keep_their_arm_and_the_records_say_it_until_a_verdict_is_there(tm
         assert not any(doubled(server, user) for user in users)
         assert "no difference" in experiment(server, "list")
         assert server.stop() == 0
-    rows = server.records("SELECT arms, attempts FROM records ORDER BY id")
+    rows = server.records("SELECT arms, attempts FROM records WHERE outcome = 'served' ORDER BY id")
     made = [(json.loads(arms), json.loads(attempts)[0]["model"]) for arms, attempts in rows]
     arms = Counter((one[0]["arm"], model) for one, model in made if one)
     assert set(arms) == {("control", "one"), ("double", "two"), ("excluded", "one")}

@@ -9,25 +9,36 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from servery.gateway.trials import Said, unit_of
-from servery.routing.arms import Draw, draw, draw_of, segment_of
+from servery.gateway.trials import Given, Said, unit_of
+from servery.routing.arms import Draw, draw_of, drawn, segment_of
+from servery.routing.assignment import ARM_HEADER, carried, digest_of, token_of
 from servery.terms.change import Snapshot
 from servery.terms.experiments import Arm, route_of
-from servery.terms.record import Assigned
 
 
 class Arms(msgspec.Struct, frozen=True):
-    """A Route on which an Experiment runs: its entries by arm, the control first."""
+    """A Route on which an Experiment runs: its entries by arm, the control first. `secret` is that of what carries an arm."""
 
     draw: Draw
     variants: tuple[Any, ...]
+    secret: bytes
 
-    def assigned(self, record_id: bytes, said: Said) -> tuple[Any, tuple[Assigned, ...]]:
-        """The variant for this Request, and the arm that it was given."""
-        at, one = draw(self.draw, unit_of(self.draw, record_id, said))
+    def assigned(self, record_id: bytes, said: Said) -> Given:
+        """The variant for this Request, the arm that it was given, and what carries it on. Refusal where it carries one that isn't ours."""
+        digest = self._digest(record_id, said)
+        at, one = drawn(self.draw, digest)
         if self.draw.segment:
             one = msgspec.structs.replace(one, segment=segment_of(self.draw, said.header(self.draw.segment)))
-        return self.variants[at], (one,)
+        token = token_of(self.secret, self.draw.experiment, digest) if self.draw.named and digest is not None else ""
+        return Given(self.variants[at], (one,), tokens=token)
+
+    def _digest(self, record_id: bytes, said: Said) -> bytes | None:
+        """Of the unit. One that isn't named may be carried. Refusal."""
+        unit = unit_of(self.draw, record_id, said)
+        if unit is not None:
+            return digest_of(self.draw.experiment, unit)
+        tokens = said.header(ARM_HEADER)
+        return None if tokens is None else carried(self.secret, tokens).get(self.draw.experiment)
 
 
 class Public(Protocol):
@@ -41,7 +52,7 @@ E = TypeVar("E", bound=Public)
 
 
 def with_arms(
-    snapshot: Snapshot, entries: Mapping[str, E], compiled: Callable[[Snapshot], Mapping[str, E]]
+    snapshot: Snapshot, entries: Mapping[str, E], compiled: Callable[[Snapshot], Mapping[str, E]], secret: bytes
 ) -> dict[str, E]:
     """All names, with the arms of those that an Experiment runs on. `compiled` gives all names of a Snapshot."""
     made = dict(entries)
@@ -51,7 +62,7 @@ def with_arms(
             continue
         plain: Any = made[route]
         others = [compiled(in_arm(snapshot, route, arm))[route] for arm in experiment.design.arms[1:]]
-        arms = Arms(draw_of(experiment), (plain, *others))
+        arms = Arms(draw_of(experiment), (plain, *others), secret)
         made[route] = msgspec.structs.replace(plain, arms=arms)
     return made
 

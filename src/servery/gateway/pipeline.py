@@ -296,7 +296,7 @@ class Pipeline:
 def _assigned(entry: Entry | TextEntry, trail: Trail, said: Said) -> Given:
     """What answers this Request, and the arms that it was given: of an Experiment, or of Rollouts. Refusal."""
     if entry.arms is not None:
-        return Given(*entry.arms.assigned(trail.id, said))
+        return entry.arms.assigned(trail.id, said)
     assert entry.exposed is not None
     return assigned(entry.exposed, trail.id, said, trail.started_ns)
 

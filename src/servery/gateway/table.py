@@ -206,9 +206,9 @@ def compile_table(snapshot: Snapshot, targets: Targets, candidates: Targets, kep
 
     kept.lease.rooms.keep([one.rollout for one in snapshot.candidates.values()])
     entries = with_trials(snapshot, lambda chosen: _entries(*seen(chosen), kept), kept.lease, kept.secret)
-    entries = with_arms(snapshot, entries, lambda arm: _entries(arm, targets, kept))
+    entries = with_arms(snapshot, entries, lambda arm: _entries(arm, targets, kept), kept.secret)
     texts = with_trials(snapshot, lambda chosen: _texts(*seen(chosen), kept), kept.lease, kept.secret)
-    texts = with_arms(snapshot, texts, lambda arm: _texts(arm, targets, kept))
+    texts = with_arms(snapshot, texts, lambda arm: _texts(arm, targets, kept), kept.secret)
     speaking = any(map(speaks, manifest.models.values()))
     return Table(
         snapshot.epoch,

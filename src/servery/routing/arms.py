@@ -29,6 +29,11 @@ class Draw(msgspec.Struct, frozen=True):
     segment: str = ""  # the header (in small letters) that names it; "": there are none
     segments: frozenset[str] = frozenset()
 
+    @property
+    def named(self) -> bool:
+        """Whether requests belong to units that come again."""
+        return bool(self.header or self.parameter)
+
 
 def draw_of(experiment: Experiment) -> Draw:
     """How units are shared out in it."""
@@ -55,9 +60,13 @@ def segment_of(of: Draw, said: str | None) -> str:
 
 def draw(of: Draw, unit: bytes | None) -> tuple[int, Assigned]:
     """The arm of a unit, by its number; the control for one that nobody knows, which then isn't compared."""
-    if unit is None:
+    return drawn(of, None if unit is None else digest_of(of.experiment, unit))
+
+
+def drawn(of: Draw, digest: bytes | None) -> tuple[int, Assigned]:
+    """The same of a unit's `digest_of`, as a caller may carry it."""
+    if digest is None:
         return 0, Assigned(of.experiment, EXCLUDED, 1.0, "")
-    digest = digest_of(of.experiment, unit)
     name = digest[8:].hex()
     if of.before:
         return 0, Assigned(of.experiment, BEFORE, 1.0, name)
