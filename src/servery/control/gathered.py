@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from servery.control.experiments import Evidence
+from servery.control.experiments import NS, Evidence
 from servery.store.ledger import Ledger, NoLedger, WrongLedger
 from servery.terms.experiments import Experiment
 
@@ -24,14 +24,17 @@ class Gathered:
     def __call__(self, experiment: Experiment, until_ns: int) -> Evidence | None:
         """Of the units that had come by then; None while there is no ledger, or it can't be read."""
         design = experiment.design
+        within_ns = round(design.age_s * NS) if design.unit is None and design.age_s else None
         try:
             if self._ledger is None:
                 self._ledger = Ledger(self._path)
             counts = self._ledger.units(experiment.id)
             metrics = (design.primary, *design.guardrails)
-            sums = self._ledger.unit_sums(experiment.id, metrics, until_ns)
+            sums = self._ledger.unit_sums(experiment.id, metrics, until_ns, within_ns=within_ns)
             names = () if design.segments is None else design.segments.all
-            segments = {name: self._ledger.unit_sums(experiment.id, metrics, until_ns, name) for name in names}
+            segments = {
+                name: self._ledger.unit_sums(experiment.id, metrics, until_ns, name, within_ns) for name in names
+            }
         except NoLedger:
             return None
         except (WrongLedger, SQLAlchemyError) as error:

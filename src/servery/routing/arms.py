@@ -69,6 +69,6 @@ def drawn(of: Draw, digest: bytes | None) -> tuple[int, Assigned]:
         return 0, Assigned(of.experiment, EXCLUDED, 1.0, "")
     name = digest[8:].hex()
     if of.before:
-        return 0, Assigned(of.experiment, BEFORE, 1.0, name)
+        return 0, Assigned(of.experiment, BEFORE, 1.0, name, of.named)
     at = bisect_right(of.edges, place_of(digest))
-    return at, Assigned(of.experiment, of.names[at], of.shares[at], name)
+    return at, Assigned(of.experiment, of.names[at], of.shares[at], name, of.named)

@@ -74,7 +74,7 @@ class Facts:
             newest[place] = fact
             record = record_of(tuple(found))
             _fold(folded, record, fact, before)
-            self._unit_folds.tell(record, fact.name, _change(Told(), record, fact, before))
+            self._unit_folds.tell(record, fact, _change(Told(), record, fact, before))
         for key, told in folded.items():
             self._merge(key, told, stamp)
 

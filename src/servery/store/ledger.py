@@ -191,11 +191,18 @@ class Ledger:
             return counts_of(self._connection, experiment)
 
     def unit_sums(
-        self, experiment: str, metrics: Sequence[Metric], until_ns: int, segment: str = ""
+        self,
+        experiment: str,
+        metrics: Sequence[Metric],
+        until_ns: int,
+        segment: str = "",
+        within_ns: int | None = None,
     ) -> list[Mapping[str, UnitSums]]:
-        """For each metric the sums by arm, over the units (of a Segment: "" is all) that have begun by then."""
+        """For each metric the sums by arm, over the units (of a Segment: "" is all) that have begun by then. `within_ns`: where
+        each Request is a unit, Feedback counts that was told so soon after it.
+        """
         with self._connection.begin():
-            return [sums_of(self._connection, experiment, metric, until_ns, segment) for metric in metrics]
+            return [sums_of(self._connection, experiment, metric, until_ns, segment, within_ns) for metric in metrics]
 
     def cursor(self, run: str) -> Cursor:
         """How far `run` is shipped."""

@@ -15,7 +15,7 @@ from servery.store.columns import number as _number
 from servery.store.columns import raw as _bytes
 from servery.store.columns import text as _text
 
-HEAD = "0008"  # the migration that these tables are the result of
+HEAD = "0009"  # the migration that these tables are the result of
 
 metadata = MetaData()
 
@@ -240,6 +240,8 @@ unit_facts = Table(
     "unit_facts",
     metadata,
     *(_text(name, primary_key=True) for name in ("experiment", "unit", "arm", "name")),
+    # How long after its Request it was told, where each Request is a unit; 0 of a unit that comes again.
+    _number("after_ns", primary_key=True),
     _number("n"),
     _real("total"),
     *(_number(name) for name in ("judged", "right")),

@@ -18,7 +18,7 @@ from servery.store.unit_bins import UnitBins, tallies_of
 from servery.terms.experiments import BEFORE, EXCLUDED, Metric, is_experiment
 from servery.terms.folds import Told
 from servery.terms.reasons import Reason, of_callers
-from servery.terms.record import Outcome, Record
+from servery.terms.record import Feedback, Outcome, Record
 
 KEPT_S = 400 * 86_400  # after a unit's last request
 _MOST = 10**18  # of which two still make a number of 64 bits
@@ -114,16 +114,20 @@ class UnitFolds:
             ]
             self._connection.execute(self._put, rows)
 
-    def tell(self, record: Record, name: str, told: Told) -> None:
-        """Fold what Feedback of this name on a Record adds to what was known of it."""
+    def tell(self, record: Record, fact: Feedback, told: Told) -> None:
+        """Fold what Feedback on a Record adds to what was known of it: a correction stands where it came itself, so all that came
+        within some age is what was known of the Request at that age.
+        """
         for one in record.arms:
             if is_experiment(one.rollout):
-                self._add_told((one.rollout, one.unit, one.arm), name, told)
+                after_ns = 0 if one.keeps else max(fact.at_ns - record.at_ns, 0)
+                self._add_told((one.rollout, one.unit, one.arm), fact.name, after_ns, told)
 
-    def _add_told(self, key: Key, name: str, told: Told) -> None:
+    def _add_told(self, key: Key, name: str, after_ns: int, told: Told) -> None:
         table = schema.unit_facts
         values = {"n": told.n, "total": told.total, "judged": told.judged, "right": told.right}
-        insert = sqlite.insert(table).values(experiment=key[0], unit=key[1], arm=key[2], name=name, **values)
+        place = {"experiment": key[0], "unit": key[1], "arm": key[2], "name": name, "after_ns": after_ns}
+        insert = sqlite.insert(table).values(**place, **values)
         grown = {column: table.c[column] + insert.excluded[column] for column in values}
         keys = [column.name for column in table.primary_key]
         self._connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=grown))
@@ -148,12 +152,19 @@ def counts_of(connection: Connection, experiment: str) -> dict[str, Counts]:
 
 
 def sums_of(
-    connection: Connection, experiment: str, metric: Metric, until_ns: int, segment: str = ""
+    connection: Connection,
+    experiment: str,
+    metric: Metric,
+    until_ns: int,
+    segment: str = "",
+    within_ns: int | None = None,
 ) -> Mapping[str, UnitSums]:
-    """By arm the sums over units (of a Segment: "" is all) of what a metric measures; of units whose first Request began by then."""
+    """By arm the sums over units (of a Segment: "" is all) of what a metric measures; of units whose first Request began by then,
+    and of Feedback that was told `within_ns` after it.
+    """
     if metric.quantile is not None:
         return tallies_of(connection, experiment, metric.quantile, until_ns, segment)
-    of, past = _each(experiment, metric), _each(experiment, metric)
+    of, past = _each(experiment, metric, within_ns), _each(experiment, metric, within_ns)
     before = connection.execute(select(func.total(past.c.x), func.total(past.c.y)).where(past.c.arm == BEFORE)).one()
     usual = before[0] / before[1] if before[1] else 0.0
     # Of a ratio what a unit had beyond the usual; where nothing is known of a unit, just that.
@@ -173,16 +184,26 @@ def sums_of(
     return found
 
 
-def _each(experiment: str, metric: Metric) -> Subquery:
+def _each(experiment: str, metric: Metric, within_ns: int | None) -> Subquery:
     """What a metric measures of each unit, by arm."""
-    table, facts = schema.unit_sums, schema.unit_facts
-    x, y = _measured(metric)
+    table, facts = schema.unit_sums, _told(experiment, metric.name, within_ns)
+    x, y = _measured(metric, facts)
     query = select(table.c.arm, table.c.unit, table.c.first_ns, table.c.segment, x.label("x"), y.label("y"))
     query = query.where(table.c.experiment == experiment, table.c.unit != "")
     if metric.metric == "feedback":
-        same = [facts.c[name] == table.c[name] for name in ("experiment", "unit", "arm")]
-        query = query.select_from(table.outerjoin(facts, and_(*same, facts.c.name == metric.name)))
+        same = [facts.c[name] == table.c[name] for name in ("unit", "arm")]
+        query = query.select_from(table.outerjoin(facts, and_(*same)))
     return query.subquery()
+
+
+def _told(experiment: str, name: str, within_ns: int | None) -> Subquery:
+    """What callers told of each unit, by arm."""
+    table = schema.unit_facts
+    whole = [func.total(table.c[one]).label(one) for one in ("n", "total", "judged", "right")]
+    query = select(table.c.unit, table.c.arm, *whole).where(table.c.experiment == experiment, table.c.name == name)
+    if within_ns is not None:
+        query = query.where(table.c.after_ns <= within_ns)
+    return query.group_by(table.c.unit, table.c.arm).subquery()
 
 
 def rows_of(connection: Connection, experiment: str) -> Iterator[tuple[Key, Seen]]:
@@ -192,9 +213,9 @@ def rows_of(connection: Connection, experiment: str) -> Iterator[tuple[Key, Seen
         yield tuple(row[:3]), Seen(*row[3:])
 
 
-def _measured(metric: Metric) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+def _measured(metric: Metric, facts: Subquery) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     """What is added up of a unit, and what that is divided by (0: by the number of units)."""
-    table, facts = schema.unit_sums, schema.unit_facts
+    table = schema.unit_sums
     match metric.metric:
         case "errors":
             pair: Sequence[Any] = (table.c.errors, table.c.requests)
