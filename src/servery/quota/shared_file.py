@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import sqlite3
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -55,10 +57,22 @@ class SharedFile:
                 self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False
             )
             try:
-                for statement in self._statements:
-                    connection.execute(statement)
-            except sqlite3.Error:
+                with _alone(self._path.parent):
+                    for statement in self._statements:
+                        connection.execute(statement)
+            except (sqlite3.Error, OSError):
                 connection.close()
                 raise
             self._connection = connection
         return self._connection
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """While nobody else makes a file of this folder: SQLite fails at once, whatever its time limit, where two begin WAL together. OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
