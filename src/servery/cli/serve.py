@@ -18,7 +18,7 @@ from servery.host.cores import usable_cores
 from servery.host.logs import start_logs
 from servery.host.ports import address_of, hold
 from servery.host.settings import DataFolder, FolderTaken
-from servery.host.supervisor import listen
+from servery.host.supervisor import hold_signals, listen
 from servery.terms.server import on_loopback
 from servery.wiring.commands import ADMIN_WORD
 from servery.wiring.supervisor import Listeners, supervise
@@ -79,6 +79,7 @@ def up(
             if len(words) == count:
                 _say(f"serving on {address}: {'; '.join(dict.fromkeys(words.values()))}")
 
+    hold_signals()  # who reads this line may send one at once
     _say(f"starting on {address}{also} (records in {folder.path}; process {os.getpid()})")
     if not asyncio.run(supervise(folder, lock, manifest, started.snapshot, listeners, said).run()):
         _fail(

@@ -55,6 +55,9 @@ class Child(msgspec.Struct, frozen=True):
     finishes: bool = False
 
 
+_HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 class Lifeline:
     """A child's end of the socket to its supervisor: says how it is, and reads its end when it is to stop.
 
@@ -303,6 +306,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP, "controller")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         for watched in self._watched.values():
             watched.start()
         await self._stopping.wait()
@@ -314,6 +318,11 @@ class Supervisor:
             await asyncio.gather(*together)
         await asyncio.gather(*self._going)
         return not self._hurried and not any(watched.killed for watched in self._watched.values())
+
+
+def hold_signals() -> None:
+    """Have those that stop it wait until a Supervisor runs, which knows what to do."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 def python(*arguments: str) -> tuple[str, ...]:
