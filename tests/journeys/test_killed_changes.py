@@ -90,6 +90,8 @@ def carry_out(server: Faulty, point: str, old: str, new: str) -> bool:
         assert len(entries) == known + 1, point
         assert entries[-1].outcome.startswith(Ended.IN_EFFECT.value) == in_effect, entries[-1]
         assert last.why == entries[-1].why or not in_effect
+    told = server.log_lines(r"is in effect in \d+ workers")
+    assert all(f"in {WORKERS} workers" in line for line in told), (point, told)
     assert server.answers() == {new if in_effect else old}, (point, done.stdout, done.stderr)
     assert server.state().under_way() is None
     assert list(faults(entries, server.state().heads.all())) == []

@@ -87,6 +87,7 @@ class Controller:
 
     async def start(self) -> None:
         """Listen for workers, and bring to its end what an earlier life had begun. What is published has its Replicas."""
+        self._until = asyncio.get_running_loop().time() + _MEET_S  # before `_resume`, which goes by it
         under_way = await self.journal.under_way()
         self.manifest = await self.journal.manifest() or self.manifest
         halfway = under_way is not None and self.snapshot.epoch > under_way.old.epoch
@@ -95,7 +96,6 @@ class Controller:
             await self._changing.acquire()  # before anybody else
             self._in_background(self._resume(under_way))
         self._server = await asyncio.start_unix_server(self._meet, sock=listen_at(self._folder.control))
-        self._until = asyncio.get_running_loop().time() + _MEET_S
         await self.posting.start()
 
     async def drain(self) -> None:
