@@ -13,6 +13,7 @@ from lines import attempt, feedback, record, rows
 from servery.control.experiments import Evidence, Kept, compared
 from servery.control.gathered import Gathered
 from servery.routing.arms import draw, draw_of
+from servery.routing.assignment import digest_of
 from servery.stats.asymptotic import UnitSums
 from servery.store.database import engine_of, migrate
 from servery.store.ledger import Cursor, Ledger
@@ -43,7 +44,7 @@ def write(ledger: Ledger, *lines: AnyLine) -> None:
 def asked(of: Experiment = ALONE, after_s: float = 0, unit: bytes | None = None) -> Record:
     """A request, as the gateway has it recorded."""
     one = record(attempt(), at_ns=NOW + round(after_s * NS))
-    return msgspec.structs.replace(one, arms=(draw(draw_of(of), unit or one.id)[1],))
+    return msgspec.structs.replace(one, arms=(draw(draw_of(of), digest_of(of.id, unit or one.id))[1],))
 
 
 def asked_in(arm: str, of: Experiment = ALONE, after_s: float = 0) -> Record:

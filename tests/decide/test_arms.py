@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from servery.gateway.arms import Arms
 from servery.gateway.trials import Given, Said
 from servery.routing.arms import Draw, draw, draw_of, segment_of
+from servery.routing.assignment import digest_of
 from servery.terms.experiments import (
     BEFORE,
     EXCLUDED,
@@ -36,19 +37,23 @@ def drawn(identity: str = "x01", unit: Unit | None = None) -> Draw:
     return draw_of(Experiment(identity, "try", Design("r", ARMS, Metric("errors", 0.01), unit=unit), 0))
 
 
+def drawn_for(of: Draw, unit: bytes) -> tuple[int, Assigned]:
+    return draw(of, digest_of(of.experiment, unit))
+
+
 def test_units_are_shared_out_as_declared_and_keep_their_arm() -> None:
     of = drawn()
-    given_ = [draw(of, str(number).encode())[0] for number in range(10_000)]
+    given_ = [drawn_for(of, str(number).encode())[0] for number in range(10_000)]
     for at, arm in enumerate(ARMS):
         assert abs(given_.count(at) / 10_000 - arm.share) < 0.02
-    assert given_ == [draw(drawn(), str(number).encode())[0] for number in range(10_000)]
-    others = [draw(drawn("x02"), str(number).encode())[0] for number in range(10_000)]
+    assert given_ == [drawn_for(drawn(), str(number).encode())[0] for number in range(10_000)]
+    others = [drawn_for(drawn("x02"), str(number).encode())[0] for number in range(10_000)]
     assert 0.3 < sum(one == other for one, other in zip(given_, others, strict=True)) / 10_000 < 0.46
 
 
 @given(st.binary())
 def test_what_is_recorded_is_the_arm_with_its_chance(unit: bytes) -> None:
-    at, one = draw(drawn(), unit)
+    at, one = drawn_for(drawn(), unit)
     assert (one.rollout, one.arm, one.propensity) == ("x01", ARMS[at].name, ARMS[at].share)
     assert len(one.unit) == 16
 
@@ -63,9 +68,9 @@ def test_who_is_not_known_has_the_control_and_is_not_compared() -> None:
 
 def test_before_it_compares_everybody_has_the_control_and_is_known_by_the_same_name() -> None:
     experiment = Experiment("x01", "try", Design("r", ARMS, Metric("errors", 0.01)), 0, Stage.BEFORE)
-    at, one = draw(draw_of(experiment), b"ann")
+    at, one = drawn_for(draw_of(experiment), b"ann")
     assert (at, one.arm, one.propensity) == (0, BEFORE, 1.0)
-    assert one.unit == draw(drawn(), b"ann")[1].unit
+    assert one.unit == drawn_for(drawn(), b"ann")[1].unit
 
 
 def asked(arms: Arms, **headers: str) -> Given:

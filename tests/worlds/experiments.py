@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from servery.control.compare import Split, arrived_of, compare, conclusion, flaws
 from servery.routing.arms import draw, draw_of
+from servery.routing.assignment import digest_of
 from servery.stats.asymptotic import UnitSums
 from servery.stats.sketch import RATIO
 from servery.stats.unit_quantiles import Tallied, bin_of
@@ -78,7 +79,7 @@ def world(family: Family, harm: float, seed: int, units: int = 6000, looks: int 
     """One experiment; all arms but the control do this harm, in margins."""
     draws, design = np.random.default_rng(seed), family.design
     of = draw_of(Experiment(f"x{seed}", "try", design, 0))
-    arm = np.array([draw(of, str(number).encode())[0] for number in range(units)])
+    arm = np.array([draw(of, digest_of(of.experiment, str(number).encode()))[0] for number in range(units)])
     x = np.where((arm > 0)[:, None], family.visits(draws, units, harm), family.visits(draws, units, 0.0))
     came = np.sort(
         draws.random((units, _VISITS)) ** 1.5, axis=1

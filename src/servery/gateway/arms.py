@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from servery.gateway.trials import Given, Said, unit_of
-from servery.routing.arms import Draw, draw_of, drawn, segment_of
+from servery.routing.arms import Draw, draw, draw_of, segment_of
 from servery.routing.assignment import ARM_HEADER, carried, digest_of, token_of
 from servery.terms.change import Snapshot
 from servery.terms.experiments import Arm, route_of
@@ -26,7 +26,7 @@ class Arms(msgspec.Struct, frozen=True):
     def assigned(self, record_id: bytes, said: Said) -> Given:
         """The variant for this Request, the arm that it was given, and what carries it on. Refusal where it carries one that isn't ours."""
         digest = self._digest(record_id, said)
-        at, one = drawn(self.draw, digest)
+        at, one = draw(self.draw, digest)
         if self.draw.segment:
             one = msgspec.structs.replace(one, segment=segment_of(self.draw, said.header(self.draw.segment)))
         token = token_of(self.secret, self.draw.experiment, digest) if self.draw.named and digest is not None else ""

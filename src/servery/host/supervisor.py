@@ -23,6 +23,7 @@ _STEADY_S = 10.0  # a process that lived this long starts again after the first 
 _LAST_WORDS_S = 1.0
 _NOW_S = 3.0  # how long a process that is told to stop now may take
 _FIRST_ANSWER_S = 60.0  # how long a process that is watched may take until it answers for the first time
+_HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Not SIGTERM once more: a service manager may send that to every process by itself, and must not cut requests short.
 NOW = signal.SIGUSR1
 
@@ -53,9 +54,6 @@ class Child(msgspec.Struct, frozen=True):
     stage: int = 0
     watch: Watch | None = None
     finishes: bool = False
-
-
-_HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Lifeline:

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import msgspec
 
-from servery.routing.assignment import digest_of, place_of
+from servery.routing.assignment import place_of
 from servery.terms.experiments import BEFORE, EXCLUDED, OTHER, Design, Experiment, Stage
 from servery.terms.record import Assigned
 from servery.terms.rollouts import Unit
@@ -58,13 +58,8 @@ def segment_of(of: Draw, said: str | None) -> str:
     return said if said is not None and said in of.segments else OTHER
 
 
-def draw(of: Draw, unit: bytes | None) -> tuple[int, Assigned]:
-    """The arm of a unit, by its number; the control for one that nobody knows, which then isn't compared."""
-    return drawn(of, None if unit is None else digest_of(of.experiment, unit))
-
-
-def drawn(of: Draw, digest: bytes | None) -> tuple[int, Assigned]:
-    """The same of a unit's `digest_of`, as a caller may carry it."""
+def draw(of: Draw, digest: bytes | None) -> tuple[int, Assigned]:
+    """The arm of the unit with this `digest_of`, by its number; the control for one that nobody knows, which then isn't compared."""
     if digest is None:
         return 0, Assigned(of.experiment, EXCLUDED, 1.0, "")
     name = digest[8:].hex()
